@@ -1,0 +1,193 @@
+"""What a worker may ask, as models that refuse everything else."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+
+from .failures import Failure
+from .settings import Settings
+
+MAX_DEPTH = 128
+"""Levels of JSON nesting in arguments and meta; the gateway allows fewer."""
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}", re.ASCII)
+_HEADER_VALUE = re.compile(r"[\t\x20-\x7e]{0,8192}", re.ASCII)
+# These belong to HTTP or to the protocol; a tenant's header may not bend either.
+_RESERVED_HEADERS = frozenset(
+    [
+        "host",
+        "content-length",
+        "content-type",
+        "content-encoding",
+        "transfer-encoding",
+        "connection",
+        "keep-alive",
+        "te",
+        "trailer",
+        "upgrade",
+        "expect",
+        "accept",
+        "accept-encoding",
+        "cache-control",
+        "last-event-id",
+    ]
+)
+_RESERVED_PREFIXES = ("mcp-", "proxy-", "x-switchboard-", "sec-")
+
+
+def _sendable(value: dict[str, Any]) -> dict[str, Any]:
+    """Refuse what no JSON encoder could send: NaN, lone surrogates, endless nesting."""
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH):
+        below: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                below.extend(item)
+                below.extend(item.values())
+            elif isinstance(item, list):
+                below.extend(item)
+            elif isinstance(item, str):
+                if not item.isascii() and any("\ud800" <= c <= "\udfff" for c in item):
+                    raise ValueError("holds half of a surrogate pair")
+            elif isinstance(item, float) and not math.isfinite(item):
+                raise ValueError("holds a number that is not finite")
+        if not below:
+            return value
+        level = below
+    raise ValueError(f"is nested deeper than {MAX_DEPTH} levels")
+
+
+def _headers(value: dict[str, str]) -> dict[str, str]:
+    for name, content in value.items():
+        lower = name.lower()
+        if not _HEADER_NAME.fullmatch(name):
+            raise ValueError("holds a name that is no header name")
+        if lower in _RESERVED_HEADERS or lower.startswith(_RESERVED_PREFIXES):
+            raise ValueError(f"may not set {lower}")
+        if not _HEADER_VALUE.fullmatch(content):
+            raise ValueError(f"holds a value for {lower} that no header can carry")
+    return value
+
+
+def _url(value: str) -> str:
+    parts = _split(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("is not an absolute http or https URL")
+    if parts.username is not None or parts.password is not None or parts.fragment:
+        raise ValueError("may hold neither credentials nor a fragment")
+    return value
+
+
+def _proxy(value: SecretStr) -> SecretStr:
+    parts = _split(value.get_secret_value())
+    if parts.scheme != "http" or not parts.hostname or not parts.port or parts.path not in ("", "/"):
+        raise ValueError("is not http://user:password@host:port")
+    return value
+
+
+def _split(value: str) -> Any:
+    # Python strips control characters from URLs, which other parsers do not.
+    if len(value) > 2048 or not value.isascii() or any(c <= " " or c == "\x7f" for c in value):
+        raise ValueError("is not a plain ASCII URL of at most 2048 characters")
+    try:
+        parts = urlsplit(value)
+        _ = parts.port
+    except ValueError:
+        raise ValueError("is not a URL") from None
+    return parts
+
+
+def _bearer(value: SecretStr) -> SecretStr:
+    token = value.get_secret_value()
+    if not token or " " in token or not _HEADER_VALUE.fullmatch(token):
+        raise ValueError("is not a bearer token")
+    return value
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class NoAuth(_Strict):
+    """The server asks for nothing."""
+
+    type: Literal["none"]
+
+
+class BearerAuth(_Strict):
+    """`Authorization: Bearer <token>` on every request to the server (RFC 6750)."""
+
+    type: Literal["bearer"]
+    token: Annotated[SecretStr, AfterValidator(_bearer)]
+
+
+class Specification(_Strict):
+    """Everything needed to connect a client, so that any replica can."""
+
+    transport: Literal["http", "sse", "stdio"]
+    url: Annotated[str, AfterValidator(_url)] | None = None
+    auth: Annotated[NoAuth | BearerAuth, Field(discriminator="type")] = NoAuth(type="none")
+    headers: Annotated[dict[str, str], AfterValidator(_headers)] = Field(default={}, repr=False)
+    proxy: Annotated[SecretStr, AfterValidator(_proxy)] | None = None
+    catalogue_id: str | None = None
+
+    def check(self, settings: Settings) -> None:
+        """Refuse with `invalid` what this deployment does not do."""
+        problem = self._stdio_problem(settings) if settings.mode == "stdio" else self._http_problem(settings)
+        if problem:
+            raise Failure("invalid", f"specification.{problem}")
+
+    def _http_problem(self, settings: Settings) -> str | None:
+        if self.transport == "stdio":
+            return "transport: stdio is not served by this deployment"
+        if self.url is None:
+            return "url: is required"
+        if self.catalogue_id is not None:
+            return "catalogue_id: belongs to stdio"
+        if self.proxy is None and settings.require_proxy:
+            return "proxy: is required"
+        if isinstance(self.auth, BearerAuth) and any(n.lower() == "authorization" for n in self.headers):
+            return "headers: may not set authorization beside a bearer token"
+        return None
+
+    def _stdio_problem(self, settings: Settings) -> str | None:
+        if self.transport != "stdio":
+            return "transport: only stdio is served by this deployment"
+        if self.url or self.headers or self.proxy or not isinstance(self.auth, NoAuth):
+            return "transport: stdio takes a catalogue_id and nothing else"
+        if self.catalogue_id not in settings.catalogue:
+            return "catalogue_id: is not in the operator's catalogue"
+        return None
+
+
+ClientId = Annotated[str, Field(pattern=r"^[!-~]{1,200}$")]
+TimeoutMs = Annotated[int, Field(ge=1, le=600_000)]
+Json = Annotated[dict[str, Any], AfterValidator(_sendable)]
+
+
+class Connect(_Strict):
+    """`POST /mcp/connect` and `POST /mcp/list_tools`. The timeout covers everything."""
+
+    client_id: ClientId
+    specification: Specification
+    timeout_ms: TimeoutMs = 30_000
+
+
+class CallTool(Connect):
+    """`POST /mcp/call_tool`. `meta` is merged into the request's `_meta` (MCP, `RequestParams`)."""
+
+    tool: Annotated[str, Field(min_length=1, max_length=1024)]
+    arguments: Json = Field(default={}, repr=False)
+    meta: Json | None = Field(default=None, repr=False)
+    stream: bool = False
+
+
+class Disconnect(_Strict):
+    """`POST /mcp/disconnect`."""
+
+    client_id: ClientId

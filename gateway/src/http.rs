@@ -1,0 +1,64 @@
+//! The HTTP API: routes, and what every request passes through. A handler reads its input, sends
+//! one command and shapes the answer.
+
+use std::sync::Arc;
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use poem::{Endpoint, EndpointExt, Route, get, post};
+use shared::bus::{Bus, caller::Caller, instances::Instance, kv::Watch};
+
+use crate::{access::AccessControl, assets, auth::Authenticator};
+
+pub mod answer;
+pub mod body;
+pub mod configurations;
+pub mod edge;
+pub mod faults;
+pub mod health;
+pub mod identity;
+pub mod me;
+pub mod organizations;
+pub mod paging;
+pub mod problem;
+pub mod tool_calls;
+
+/// What handlers share.
+#[derive(Debug)]
+pub struct Gateway {
+    /// NATS, in the gateway's role.
+    pub bus: Bus,
+    /// Sends commands.
+    pub caller: Caller,
+    /// Verifies tokens.
+    pub authenticator: Authenticator,
+    /// Decides who may act.
+    pub access: AccessControl,
+    /// Who is alive.
+    pub instances: Watch<Instance>,
+    /// Where people reach this gateway, without a trailing slash.
+    pub public_url: String,
+    /// Renders metrics.
+    pub metrics: PrometheusHandle,
+}
+
+/// Every route, within the edge.
+pub fn routes(gateway: Arc<Gateway>) -> impl Endpoint<Output = poem::Response> {
+    let api = Route::new()
+        .at("/me", get(me::read))
+        .at("/organizations", post(organizations::create).get(organizations::list))
+        .at("/mcp/configurations", post(configurations::register).get(configurations::list))
+        .at("/mcp/configurations/:id", get(configurations::read).delete(configurations::remove))
+        .at("/mcp/configurations/:id/tools", get(configurations::list_tools))
+        .at("/tool-calls", post(tool_calls::call));
+    let public_url = gateway.public_url.clone();
+    Route::new()
+        .nest("/api/v1", api)
+        .at("/live", get(health::live))
+        .at("/ready", get(health::ready))
+        .at("/health", get(health::ready))
+        .at("/metrics", get(health::metrics))
+        .at("/docs/faults", get(faults::page))
+        .nest_no_strip("/", assets::routes())
+        .data(gateway)
+        .with(edge::Edge::new(public_url))
+}

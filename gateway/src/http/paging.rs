@@ -1,0 +1,56 @@
+//! `?cursor=` and `?limit=` of lists.
+
+use poem::{FromRequest, Request, RequestBody, Result};
+use shared::{Fault, command::MAX_PAGE};
+
+use super::problem::Problem;
+
+const DEFAULT_LIMIT: u32 = 50;
+const MAX_CURSOR_BYTES: usize = 512;
+
+/// Where a list goes on, and how much of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Paging {
+    /// `next` of the page before.
+    pub cursor: Option<String>,
+    /// 1 to [`MAX_PAGE`].
+    pub limit: u32,
+}
+
+impl<'a> FromRequest<'a> for Paging {
+    async fn from_request(request: &'a Request, _body: &mut RequestBody) -> Result<Self> {
+        Ok(read(request.uri().query().unwrap_or_default()).map_err(Problem::from)?)
+    }
+}
+
+fn read(query: &str) -> std::result::Result<Paging, Fault> {
+    let mut paging = Paging { cursor: None, limit: DEFAULT_LIMIT };
+    for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+        match name.as_ref() {
+            "limit" => {
+                let limit = value.parse().ok().filter(|limit| (1..=MAX_PAGE).contains(limit));
+                paging.limit = limit.ok_or_else(|| Fault::invalid("limit", format!("Use 1 to {MAX_PAGE}.")))?;
+            }
+            "cursor" if (1..=MAX_CURSOR_BYTES).contains(&value.len()) && !value.contains('\0') => {
+                paging.cursor = Some(value.into_owned());
+            }
+            "cursor" => return Err(Fault::invalid("cursor", "Give back `next` as it was.")),
+            other => return Err(Fault::invalid(other, "There is no such parameter.")),
+        }
+    }
+    Ok(paging)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_and_cursors_are_checked() {
+        assert_eq!(read("").unwrap(), Paging { cursor: None, limit: 50 });
+        assert_eq!(read("limit=2&cursor=a%2Fb").unwrap(), Paging { cursor: Some("a/b".into()), limit: 2 });
+        for bad in ["limit=0", "limit=201", "limit=x", "cursor=", "cursor=%00", "page=2"] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Faults as problem documents (RFC 9457), and the few errors that exist at the edge only.
+
+use poem::{
+    Response,
+    error::ResponseError,
+    http::{HeaderValue, StatusCode, header},
+};
+use serde::Serialize;
+use shared::{
+    Fault,
+    fault::{Code, Retry},
+};
+
+use crate::auth::Denied;
+
+/// A fault on its way out through HTTP.
+#[derive(Debug, thiserror::Error)]
+#[error("{fault}")]
+pub struct Problem {
+    fault: Fault,
+    /// `error` of a bearer challenge (RFC 6750 section 3.1).
+    challenge_error: Option<&'static str>,
+}
+
+impl From<Fault> for Problem {
+    fn from(fault: Fault) -> Self {
+        Self { fault, challenge_error: None }
+    }
+}
+
+impl From<Denied> for Problem {
+    fn from(denied: Denied) -> Self {
+        metrics::counter!("switchboard_authentication_refused_total", "reason" => denied.reason()).increment(1);
+        Self { fault: denied.fault(), challenge_error: denied.challenge_error() }
+    }
+}
+
+impl ResponseError for Problem {
+    fn status(&self) -> StatusCode {
+        StatusCode::from_u16(self.fault.code.face().http).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+}
+
+/// An error that only the edge knows: the request never became a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EdgeError {
+    /// No route has this path.
+    #[error("There is nothing at this address.")]
+    Route,
+    /// The route does not have this method.
+    #[error("This address does not have that method.")]
+    Method,
+    /// The body is too large.
+    #[error("The body is larger than 1 MiB.")]
+    TooLarge,
+    /// The body is not JSON by its own word.
+    #[error("Send the body as application/json.")]
+    MediaType,
+}
+
+impl EdgeError {
+    const fn parts(self) -> (StatusCode, &'static str, &'static str) {
+        match self {
+            Self::Route => (StatusCode::NOT_FOUND, "route", "There is no such route"),
+            Self::Method => (StatusCode::METHOD_NOT_ALLOWED, "method", "The method is not allowed"),
+            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large", "The body is too large"),
+            Self::MediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "media_type", "The media type is not supported"),
+        }
+    }
+}
+
+impl ResponseError for EdgeError {
+    fn status(&self) -> StatusCode {
+        self.parts().0
+    }
+}
+
+/// The document.
+#[derive(Debug, Serialize)]
+struct Document<'a> {
+    r#type: String,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    instance: &'a str,
+    code: &'a str,
+    retry: Retry,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after_ms: Option<u64>,
+}
+
+/// Shapes any error of a handler or of the router.
+pub fn respond(error: &poem::Error, public_url: &str, request_id: &str) -> Response {
+    if let Some(problem) = error.downcast_ref::<Problem>() {
+        return of_problem(problem, public_url, request_id);
+    }
+    let edge = match error.downcast_ref::<EdgeError>() {
+        Some(edge) => Some(*edge),
+        None => match error.status() {
+            StatusCode::NOT_FOUND => Some(EdgeError::Route),
+            StatusCode::METHOD_NOT_ALLOWED => Some(EdgeError::Method),
+            StatusCode::PAYLOAD_TOO_LARGE => Some(EdgeError::TooLarge),
+            _ => None,
+        },
+    };
+    match edge {
+        Some(edge) => of_edge(edge, public_url, request_id),
+        None if error.status().is_client_error() => {
+            let fault = Fault::new(Code::Invalid, "The request could not be read.");
+            of_problem(&fault.into(), public_url, request_id)
+        }
+        None => of_problem(&Fault::internal(error).into(), public_url, request_id),
+    }
+}
+
+fn of_problem(problem: &Problem, public_url: &str, request_id: &str) -> Response {
+    let Problem { fault, challenge_error } = problem;
+    let face = fault.code.face();
+    let document = Document {
+        r#type: format!("{public_url}/docs/faults#{}", face.name),
+        title: face.title,
+        status: face.http,
+        detail: &fault.message,
+        instance: request_id,
+        code: face.name,
+        retry: face.retry,
+        field: fault.field.as_deref(),
+        retry_after_ms: fault.retry_after_ms,
+    };
+    let mut response = send(&document);
+    if let Some(wait_ms) = fault.retry_after_ms {
+        // Whole seconds, rounded up: zero would invite the same answer.
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(wait_ms.div_ceil(1_000).max(1)));
+    }
+    if fault.code == Code::Unauthenticated {
+        // RFC 6750 section 3: `error` only when a token was sent and refused.
+        let challenge = match challenge_error {
+            Some(error) => format!("Bearer realm=\"switchboard\", error=\"{error}\", error_description=\"{}\"", fault.message),
+            None => "Bearer realm=\"switchboard\"".to_owned(),
+        };
+        if let Ok(challenge) = HeaderValue::from_str(&challenge) {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+        }
+    }
+    response
+}
+
+fn of_edge(edge: EdgeError, public_url: &str, request_id: &str) -> Response {
+    let (status, name, title) = edge.parts();
+    send(&Document {
+        r#type: format!("{public_url}/docs/faults#{name}"),
+        title,
+        status: status.as_u16(),
+        detail: &edge.to_string(),
+        instance: request_id,
+        code: name,
+        retry: Retry::Never,
+        field: None,
+        retry_after_ms: None,
+    })
+}
+
+fn send(document: &Document<'_>) -> Response {
+    let status = StatusCode::from_u16(document.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let body = serde_json::to_vec(document).unwrap_or_default();
+    Response::builder().status(status).header(header::CONTENT_TYPE, "application/problem+json").body(body)
+}

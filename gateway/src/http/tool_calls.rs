@@ -1,0 +1,80 @@
+//! `POST /api/v1/tool-calls`: the main job.
+
+use std::{sync::Arc, time::{Duration, Instant}};
+
+use poem::{handler, http::StatusCode, web::Data};
+use serde::{Deserialize, Serialize};
+use shared::{
+    Fault,
+    command::tools::{Call, Called, TIMEOUT_RANGE_MS},
+    id::CallId,
+    json::Raw,
+};
+
+use super::{
+    Gateway,
+    answer::{Answer, json},
+    body::Body,
+    identity::Identity,
+};
+
+const DEFAULT_TIMEOUT_MS: u32 = 60_000;
+/// The longest name of a configuration or tool that is looked at, in bytes.
+const MAX_NAME_BYTES: usize = 256;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CallBody {
+    configuration: String,
+    tool: String,
+    arguments: Option<Raw>,
+    timeout_ms: Option<u32>,
+}
+
+/// A finished call.
+#[derive(Debug, Serialize)]
+struct Finished<'a> {
+    id: CallId,
+    state: &'static str,
+    result: &'a Raw,
+    timings_ms: TimingsMs,
+}
+
+#[derive(Debug, Serialize)]
+struct TimingsMs {
+    queued: f64,
+    upstream: f64,
+    worker: f64,
+    total: f64,
+}
+
+impl CallBody {
+    fn command(self) -> Result<Call, Fault> {
+        for (field, text) in [("configuration", &self.configuration), ("tool", &self.tool)] {
+            if !(1..=MAX_NAME_BYTES).contains(&text.len()) || text.contains(char::is_control) {
+                return Err(Fault::invalid(field, format!("Use 1 to {MAX_NAME_BYTES} bytes without control characters.")));
+            }
+        }
+        let arguments = self.arguments.unwrap_or_else(Raw::empty_object);
+        if !arguments.is_object() {
+            return Err(Fault::invalid("arguments", "The arguments must be an object."));
+        }
+        Ok(Call { id: CallId::new(), configuration: self.configuration, tool: self.tool, arguments })
+    }
+}
+
+/// Calls a tool and waits for its end.
+#[handler]
+pub(crate) async fn call(gateway: Data<&Arc<Gateway>>, identity: Identity, Body(body): Body<CallBody>) -> Answer {
+    let started = Instant::now();
+    let timeout_ms = body.timeout_ms.unwrap_or(DEFAULT_TIMEOUT_MS);
+    if !TIMEOUT_RANGE_MS.contains(&timeout_ms) {
+        return Err(Fault::invalid("timeout_ms", "Use 100 to 300,000 milliseconds.").into());
+    }
+    let patience = Duration::from_millis(timeout_ms.into());
+    let context = shared::Context { deadline: shared::Deadline::after(patience), ..identity.0 };
+    let Called { id, result, timings } = gateway.caller.call(&context, &body.command()?).await?;
+    let total = (started.elapsed().as_secs_f64() * 1e6).round() / 1e3;
+    let timings_ms = TimingsMs { queued: timings.queued, upstream: timings.upstream, worker: timings.worker, total };
+    json(StatusCode::OK, &Finished { id, state: "done", result: &result, timings_ms })
+}

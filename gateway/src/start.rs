@@ -1,0 +1,105 @@
+//! Starting the gateway: reads its configuration, connects, serves until a signal, then drains.
+
+use std::{sync::Arc, time::Duration};
+
+use poem::{Server, listener::Acceptor};
+use serde::Deserialize;
+use shared::{
+    bus::{Bus, Role, caller::Caller, instances, kv::Bucket},
+    config::{self, Reader},
+    telemetry,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    access::AccessControl,
+    auth::{AuthConfig, Authenticator},
+    http::{self, Gateway, health::UPKEEP_EVERY},
+    listener,
+};
+
+/// `GATEWAY_*`.
+#[derive(Clone, Debug, Deserialize)]
+struct GatewayConfig {
+    /// `address:port`.
+    #[serde(default = "default_listen")]
+    listen: String,
+    /// Where people reach this gateway, e.g. `https://mcp.example.com`.
+    public_url: url::Url,
+    /// Seconds that running requests have after a stop signal.
+    #[serde(default = "default_grace", deserialize_with = "config::number")]
+    grace_seconds: u64,
+}
+
+fn default_listen() -> String {
+    "127.0.0.1:8080".to_owned()
+}
+
+const fn default_grace() -> u64 {
+    310
+}
+
+/// Runs the gateway until SIGTERM or SIGINT.
+pub async fn run() -> anyhow::Result<()> {
+    let mut reader = Reader::default();
+    let log: Option<telemetry::Log> = reader.read("log");
+    let nats: Option<config::Nats> = reader.read("nats");
+    let auth: Option<AuthConfig> = reader.read("auth");
+    let gateway: Option<GatewayConfig> = reader.read("gateway");
+    reader.finish()?;
+    let (Some(nats), Some(auth), Some(config)) = (nats, auth, gateway) else {
+        anyhow::bail!("the configuration is incomplete");
+    };
+    telemetry::start_logs(&log.unwrap_or_default())?;
+    let metrics = telemetry::start_metrics()?;
+    let bus = Bus::connect(&nats, Role::Gateway).await?;
+    let caller = Caller::start(bus.clone()).await?;
+    let access = AccessControl::new(bus.watch(Bucket::Access), caller.clone());
+    let gateway = Arc::new(Gateway {
+        caller,
+        authenticator: Authenticator::new(&auth)?,
+        access,
+        instances: bus.watch(Bucket::Instances),
+        public_url: config.public_url.as_str().trim_end_matches('/').to_owned(),
+        metrics: metrics.clone(),
+        bus: bus.clone(),
+    });
+    let stop = CancellationToken::new();
+    let heart = tokio::spawn(beat(Arc::clone(&gateway), stop.clone()));
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(UPKEEP_EVERY).await;
+            metrics.run_upkeep();
+        }
+    });
+    let acceptor = listener::bind(&config.listen).await?;
+    tracing::info!(listen = ?acceptor.local_addr(), instance = bus.instance(), "gateway started");
+    let sign = stop.clone();
+    Server::new_with_acceptor(acceptor)
+        .run_with_graceful_shutdown(http::routes(gateway), stop_on_signal(sign), Some(Duration::from_secs(config.grace_seconds)))
+        .await?;
+    stop.cancel();
+    heart.await?;
+    let _ = bus.flush().await;
+    tracing::info!("gateway stopped");
+    Ok(())
+}
+
+async fn beat(gateway: Arc<Gateway>, stop: CancellationToken) {
+    let look = || async { (gateway.access.is_fresh(), 0) };
+    instances::beat(gateway.bus.clone(), look, stop).await;
+}
+
+async fn stop_on_signal(stop: CancellationToken) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let terminate = async { match signal(SignalKind::terminate()) {
+        Ok(mut signal) => { signal.recv().await; }
+        Err(_) => std::future::pending::<()>().await,
+    }};
+    tokio::select! {
+        () = terminate => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+    tracing::info!("draining");
+    stop.cancel();
+}

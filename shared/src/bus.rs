@@ -1,0 +1,126 @@
+//! NATS: subjects, envelopes, frames, lanes and the shared state in key-value buckets. Nothing
+//! outside this module names a NATS type.
+
+use std::{sync::Arc, time::Duration};
+
+use async_nats::{Client, ConnectOptions, jetstream};
+
+use crate::{command::Pool, config, fault::Fault};
+
+pub mod caller;
+pub mod envelope;
+pub mod frame;
+pub mod instances;
+pub mod kv;
+pub mod lanes;
+pub mod publisher;
+pub mod service;
+pub mod state;
+pub mod streams;
+pub mod subject;
+pub mod topology;
+pub mod work;
+
+/// A role on the bus: one NATS user each, with exactly the subjects it needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Role {
+    /// The HTTP side.
+    Gateway,
+    /// A pool of workers.
+    Pool(Pool),
+}
+
+impl Role {
+    /// Every role.
+    pub const ALL: [Self; 6] = [
+        Self::Gateway,
+        Self::Pool(Pool::Session),
+        Self::Pool(Pool::Token),
+        Self::Pool(Pool::Tool),
+        Self::Pool(Pool::Audit),
+        Self::Pool(Pool::Controller),
+    ];
+
+    /// The NATS user's name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Gateway => "gateway",
+            Self::Pool(pool) => pool.name(),
+        }
+    }
+}
+
+/// A connection to NATS in one role. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Bus {
+    client: Client,
+    jetstream: jetstream::Context,
+    role: Role,
+    instance: Arc<str>,
+}
+
+/// How long JetStream's own API may take.
+const API_PATIENCE: Duration = Duration::from_secs(5);
+
+impl Bus {
+    /// Connects, retrying until the server is there, and reconnects for ever.
+    pub async fn connect(config: &config::Nats, role: Role) -> anyhow::Result<Self> {
+        let instance: Arc<str> = uuid::Uuid::new_v4().simple().to_string().into();
+        let mut options = ConnectOptions::new()
+            .name(format!("switchboard-{}-{instance}", role.name()))
+            .custom_inbox_prefix(subject::inbox_prefix(role))
+            .retry_on_initial_connect()
+            .max_reconnects(None)
+            .reconnect_delay_callback(|attempt| Duration::from_millis(50 * (1 << attempt.min(5)) as u64))
+            .request_timeout(Some(API_PATIENCE))
+            .event_callback(|event| async move {
+                match event {
+                    async_nats::Event::Connected => tracing::info!("connected to NATS"),
+                    other => tracing::warn!(event = %other, "NATS"),
+                }
+            });
+        if let Some(path) = &config.credentials {
+            options = options.credentials_file(path).await?;
+        } else {
+            let user = config.user.clone().unwrap_or_else(|| role.name().to_owned());
+            let password = config.password.as_ref().map(|secret| secret.reveal().clone());
+            options = options.user_and_password(user, password.unwrap_or_default());
+        }
+        if let Some(path) = &config.root_certificates {
+            options = options.add_root_certificates(path.clone());
+        }
+        let servers: Vec<String> = config.url.split(',').map(|url| url.trim().to_owned()).collect();
+        let client = options.connect(servers).await?;
+        let jetstream = jetstream::new(client.clone());
+        Ok(Self { client, jetstream, role, instance })
+    }
+
+    /// This process's name on the bus: 32 hexadecimal digits, new at each start.
+    pub fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    /// The role it connected in.
+    pub const fn role(&self) -> Role {
+        self.role
+    }
+
+    /// True while the connection stands.
+    pub fn is_connected(&self) -> bool {
+        self.client.connection_state() == async_nats::connection::State::Connected
+    }
+
+    /// Waits until everything written so far has left.
+    pub async fn flush(&self) -> Result<(), Fault> {
+        self.client.flush().await.map_err(|cause| Fault::unavailable("The message queue", cause))
+    }
+
+    /// A connection that is down accepts nothing: writes would wait in memory and arrive late.
+    pub(crate) fn ensure_connected(&self) -> Result<(), Fault> {
+        if self.is_connected() {
+            Ok(())
+        } else {
+            Err(Fault::unavailable("The message queue", "not connected"))
+        }
+    }
+}

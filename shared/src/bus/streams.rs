@@ -1,0 +1,139 @@
+//! The streams as the controller keeps them. Names are listed, not matched: in NATS permissions
+//! `*` stands for a whole token only.
+
+use std::time::Duration;
+
+use async_nats::jetstream::stream::{Config, DiscardPolicy, Republish, RetentionPolicy, StorageType};
+
+use super::{Bus, kv::Bucket};
+use crate::{fault::Fault, id::PARTITIONS};
+
+/// The stream of audit events.
+pub const AUDIT: &str = "AUDIT";
+/// The durable consumer the audit pool reads by.
+pub const AUDIT_WRITER: &str = "writer";
+
+const MEBIBYTE: i64 = 1024 * 1024;
+
+/// What a deployment may choose about its streams.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// Most calls of one organization, waiting and running together.
+    pub calls_per_organization: u16,
+    /// Copies of what must survive the loss of a server: 1, or 3 where there are three servers.
+    pub replicas: u8,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self { calls_per_organization: 1_000, replicas: 1 }
+    }
+}
+
+/// `CALLS_<partition>`.
+pub fn calls(partition: u16) -> String {
+    format!("CALLS_{partition}")
+}
+
+/// Every stream, in a fixed order.
+pub fn all(sizes: Sizes) -> Vec<Config> {
+    let mut streams: Vec<Config> = (0..PARTITIONS).map(|partition| calls_stream(partition, sizes)).collect();
+    streams.push(audit_stream(sizes));
+    streams.extend(Bucket::ALL.map(|bucket| bucket_stream(bucket, sizes)));
+    streams
+}
+
+fn calls_stream(partition: u16, sizes: Sizes) -> Config {
+    Config {
+        name: calls(partition),
+        subjects: vec![format!("calls.{partition}.*.*")],
+        retention: RetentionPolicy::WorkQueue,
+        // A call lives as long as somebody waits for it; what must outlive NATS is a row first.
+        storage: StorageType::Memory,
+        num_replicas: 1,
+        max_messages_per_subject: i64::from(sizes.calls_per_organization),
+        discard: DiscardPolicy::New,
+        discard_new_per_subject: true,
+        allow_message_ttl: true,
+        max_consumers: 1_000,
+        max_bytes: 64 * MEBIBYTE,
+        max_age: Duration::from_secs(600),
+        duplicate_window: Duration::from_secs(120),
+        ..Default::default()
+    }
+}
+
+fn audit_stream(sizes: Sizes) -> Config {
+    Config {
+        name: AUDIT.to_owned(),
+        subjects: vec!["audit.*".to_owned()],
+        retention: RetentionPolicy::Limits,
+        storage: StorageType::File,
+        num_replicas: usize::from(sizes.replicas),
+        // Full means refused and told, never forgotten.
+        discard: DiscardPolicy::New,
+        max_bytes: 1_024 * MEBIBYTE,
+        max_age: Duration::from_secs(30 * 24 * 3_600),
+        duplicate_window: Duration::from_secs(120),
+        deny_delete: true,
+        deny_purge: true,
+        max_consumers: 16,
+        ..Default::default()
+    }
+}
+
+fn bucket_stream(bucket: Bucket, sizes: Sizes) -> Config {
+    Config {
+        name: bucket.stream(),
+        subjects: vec![format!("{}>", bucket.subject_prefix())],
+        retention: RetentionPolicy::Limits,
+        storage: if bucket.outlives_nats() { StorageType::File } else { StorageType::Memory },
+        num_replicas: if bucket.outlives_nats() { usize::from(sizes.replicas) } else { 1 },
+        max_messages_per_subject: 1,
+        discard: DiscardPolicy::New,
+        allow_rollup: true,
+        deny_delete: true,
+        allow_direct: true,
+        allow_message_ttl: true,
+        max_bytes: 64 * MEBIBYTE,
+        // Watchers listen here: no consumer, so no role but the controller may create one.
+        republish: Some(Republish {
+            source: format!("{}>", bucket.subject_prefix()),
+            destination: format!("{}>", bucket.watch_prefix()),
+            headers_only: false,
+        }),
+        max_consumers: 16,
+        ..Default::default()
+    }
+}
+
+impl Bus {
+    /// Creates what is missing and updates what differs. Idempotent. Controller only.
+    pub async fn ensure_streams(&self, sizes: Sizes) -> Result<(), Fault> {
+        for config in all(sizes) {
+            let name = config.name.clone();
+            self.jetstream
+                .create_or_update_stream(config)
+                .await
+                .map_err(|cause| Fault::unavailable("The queue", format!("stream {name}: {cause}")))?;
+        }
+        self.ensure_audit_writer().await
+    }
+
+    async fn ensure_audit_writer(&self) -> Result<(), Fault> {
+        use async_nats::jetstream::consumer::{AckPolicy, pull};
+        let config = pull::Config {
+            durable_name: Some(AUDIT_WRITER.to_owned()),
+            ack_policy: AckPolicy::Explicit,
+            ack_wait: Duration::from_secs(30),
+            max_deliver: -1,
+            max_ack_pending: 5_000,
+            ..Default::default()
+        };
+        self.jetstream
+            .create_consumer_on_stream(config, AUDIT)
+            .await
+            .map(drop)
+            .map_err(|cause| Fault::unavailable("The queue", cause))
+    }
+}

@@ -1,0 +1,101 @@
+//! Subjects: how a command's pool, name and tenant stand in the address of a message.
+
+use std::str::FromStr;
+
+use super::Role;
+use crate::{
+    command::{Command, Pool},
+    id::OrganizationId,
+};
+
+/// The queue group that shares a pool's lanes.
+pub const WORK_GROUP: &str = "w";
+
+/// `cmd.<pool>.<noun>.<verb>.<org>`: a direct command.
+pub fn direct<C: Command>(organization: OrganizationId) -> String {
+    format!("cmd.{}.{}.{organization}", C::POOL.name(), C::NAME)
+}
+
+/// `calls.<partition>.<pool>.<org>`: a queued command.
+pub fn queued(pool: Pool, organization: OrganizationId) -> String {
+    format!("calls.{}.{}.{organization}", organization.partition(), pool.name())
+}
+
+/// `work.<pool>`: where the server delivers a pool's lanes.
+pub fn work(pool: Pool) -> String {
+    format!("work.{}", pool.name())
+}
+
+/// `cmd.<pool>.>`: everything direct for a pool.
+pub fn direct_to(pool: Pool) -> String {
+    format!("cmd.{}.>", pool.name())
+}
+
+/// `audit.<org>`: an organization's events.
+pub fn audit(organization: OrganizationId) -> String {
+    format!("audit.{organization}")
+}
+
+/// `_INBOX_<role>`: replies to a role. Roles cannot subscribe each other's.
+pub fn inbox_prefix(role: Role) -> String {
+    format!("_INBOX_{}", role.name())
+}
+
+/// What a message's subject says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// The tenant.
+    pub organization: OrganizationId,
+    /// `noun.verb` of a direct command; a queued message names its command in a header.
+    pub command: Option<String>,
+}
+
+impl FromStr for Address {
+    type Err = NotAnAddress;
+
+    fn from_str(subject: &str) -> Result<Self, Self::Err> {
+        let tokens: Vec<&str> = subject.split('.').collect();
+        let (organization, command) = match tokens.as_slice() {
+            ["cmd", _pool, noun, verb, organization] => (organization, Some(format!("{noun}.{verb}"))),
+            ["calls", _partition, _pool, organization] => (organization, None),
+            _ => return Err(NotAnAddress),
+        };
+        let organization = organization.parse().map_err(|_| NotAnAddress)?;
+        Ok(Self { organization, command })
+    }
+}
+
+/// The subject is none of ours.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the subject is no command's")]
+pub struct NotAnAddress;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::configurations;
+
+    #[test]
+    fn a_direct_subject_reads_back() {
+        let organization = OrganizationId::new();
+        let subject = direct::<configurations::Get>(organization);
+        assert!(subject.starts_with("cmd.token.configurations.get."));
+        let address: Address = subject.parse().unwrap();
+        assert_eq!(address, Address { organization, command: Some("configurations.get".into()) });
+    }
+
+    #[test]
+    fn a_queued_subject_carries_its_partition() {
+        let organization = OrganizationId::new();
+        let subject = queued(Pool::Tool, organization);
+        assert_eq!(subject.split('.').nth(1).unwrap(), organization.partition().to_string());
+        assert_eq!(subject.parse::<Address>().unwrap().organization, organization);
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        for subject in ["", "cmd", "cmd.a.b.c.not-a-uuid", "$KV.ACCESS.x", "calls.1.tool", "cmd.a.b.c.d.e"] {
+            assert_eq!(subject.parse::<Address>(), Err(NotAnAddress), "{subject}");
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! Commands as plain data. How one is run exists only in the workers; which pool runs it, how it
+//! gets there, who may send it and how long it may take is the one table at the end of this file.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::context::{Actor, Role};
+
+pub mod configurations;
+pub mod lanes;
+pub mod organizations;
+pub mod tools;
+pub mod users;
+
+/// A pool of workers, scaled alone, with its own NATS user and PostgreSQL role.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pool {
+    /// The control plane without secrets.
+    Session,
+    /// Everything that seals a secret.
+    Token,
+    /// Calls to MCP servers.
+    Tool,
+    /// The audit trail.
+    Audit,
+    /// JetStream administration and reconcilers.
+    Controller,
+}
+
+impl Pool {
+    /// Every pool.
+    pub const ALL: [Self; 5] = [Self::Session, Self::Token, Self::Tool, Self::Audit, Self::Controller];
+
+    /// The name in subjects, users and flags.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Session => "session",
+            Self::Token => "token",
+            Self::Tool => "tool",
+            Self::Audit => "audit",
+            Self::Controller => "controller",
+        }
+    }
+}
+
+/// How a command reaches its pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// Request-reply; nothing is stored.
+    Direct,
+    /// Through the organization's lane, bounded by its concurrency.
+    Queued,
+}
+
+/// The least standing a sender needs (role-based access control).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Any member.
+    User,
+    /// An admin of the organization.
+    Admin,
+    /// A platform operator.
+    Operator,
+}
+
+impl Access {
+    /// True when the actor's standing reaches.
+    pub fn admits(self, actor: &Actor) -> bool {
+        match self {
+            Self::User => true,
+            Self::Admin => actor.role >= Role::Admin,
+            Self::Operator => actor.operator,
+        }
+    }
+}
+
+/// A command: what is asked, as data.
+pub trait Command: Serialize + DeserializeOwned + Send + Sync + 'static {
+    /// What is answered.
+    type Reply: Serialize + DeserializeOwned + Send + 'static;
+    /// Who runs it.
+    const POOL: Pool;
+    /// `noun.verb`, as in subjects and audit events.
+    const NAME: &'static str;
+    /// How it travels.
+    const DELIVERY: Delivery;
+    /// Who may send it.
+    const ACCESS: Access;
+    /// How long it may take at most, waiting included.
+    const DEADLINE: Duration;
+}
+
+/// One page of a list, oldest key first.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Page<T> {
+    /// The items, in the list's order.
+    pub items: Vec<T>,
+    /// Opaque; give it back as `cursor` for the next page. Absent at the end.
+    pub next: Option<String>,
+}
+
+/// Most items a page holds.
+pub const MAX_PAGE: u32 = 200;
+
+/// The table: pool, then `"name": Type -> Reply { delivery, access, deadline in seconds }`.
+/// Every row needs a `Run` in the workers, or they do not compile.
+#[macro_export]
+macro_rules! commands {
+    ($use:ident) => {
+        $use! {
+            session {
+                "organizations.create": organizations::Create -> organizations::Organization { Direct, Operator, 15 },
+                "organizations.list": organizations::List -> Page<organizations::Organization> { Direct, Operator, 15 },
+                "users.admit": users::Admit -> users::Admitted { Direct, User, 10 },
+                "users.me": users::Me -> users::Myself { Direct, User, 10 },
+            }
+            token {
+                "configurations.register": configurations::Register -> configurations::Configuration { Direct, User, 15 },
+                "configurations.list": configurations::List -> Page<configurations::Configuration> { Direct, User, 15 },
+                "configurations.get": configurations::Get -> configurations::Configuration { Direct, User, 15 },
+                "configurations.remove": configurations::Remove -> () { Direct, User, 15 },
+            }
+            tool {
+                "tools.call": tools::Call -> tools::Called { Queued, User, 300 },
+                "tools.list": tools::List -> tools::Definitions { Direct, User, 60 },
+            }
+            audit {}
+            controller {
+                "lanes.open": lanes::Open -> lanes::Lane { Direct, User, 10 },
+            }
+        }
+    };
+}
+
+macro_rules! implement {
+    ($($pool:ident { $($name:literal: $noun:ident :: $verb:ident -> $reply:ty { $delivery:ident, $access:ident, $seconds:literal },)* })*) => {
+        $($(
+            impl Command for $noun::$verb {
+                type Reply = $reply;
+                const POOL: Pool = implement!(@pool $pool);
+                const NAME: &'static str = $name;
+                const DELIVERY: Delivery = Delivery::$delivery;
+                const ACCESS: Access = Access::$access;
+                const DEADLINE: Duration = Duration::from_secs($seconds);
+            }
+        )*)*
+
+        /// Every command: name, pool, delivery, access.
+        pub const ALL: &[(&str, Pool, Delivery, Access)] = &[
+            $($( ($name, implement!(@pool $pool), Delivery::$delivery, Access::$access), )*)*
+        ];
+    };
+    (@pool session) => { Pool::Session };
+    (@pool token) => { Pool::Token };
+    (@pool tool) => { Pool::Tool };
+    (@pool audit) => { Pool::Audit };
+    (@pool controller) => { Pool::Controller };
+}
+
+commands!(implement);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_noun_dot_verb_and_unique() {
+        let mut seen = std::collections::HashSet::new();
+        for (name, ..) in ALL {
+            assert_eq!(name.split('.').count(), 2, "{name}");
+            assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'.' || byte == b'_'), "{name}");
+            assert!(seen.insert(name), "{name} stands twice");
+        }
+    }
+
+    #[test]
+    fn an_operator_is_not_an_admin_and_an_admin_is_not_an_operator() {
+        let admin = Actor { subject: "a".into(), role: Role::Admin, operator: false };
+        let operator = Actor { subject: "o".into(), role: Role::User, operator: true };
+        assert!(Access::Admin.admits(&admin) && !Access::Operator.admits(&admin));
+        assert!(Access::Operator.admits(&operator) && !Access::Admin.admits(&operator));
+    }
+}

@@ -1,0 +1,44 @@
+//! Organizations, by platform operators.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::id::OrganizationId;
+
+/// An organization (tenant).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Organization {
+    /// Its id: the value of the tenant claim.
+    pub id: OrganizationId,
+    /// Unique on the platform: lower case letters, digits and hyphens.
+    pub slug: String,
+    /// For people.
+    pub name: String,
+    /// How many of its queued calls may run at once, on all workers together.
+    pub concurrency_limit: u16,
+    /// When it was created.
+    pub created_at: DateTime<Utc>,
+}
+
+/// Creates an organization.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Create {
+    /// 1 to 63 of `a-z 0-9 -`, starting with a letter; unique.
+    pub slug: String,
+    /// 1 to 200 characters.
+    pub name: String,
+    /// 1 to 256; the deployment's default when absent.
+    pub concurrency_limit: Option<u16>,
+}
+
+/// Lists organizations by slug.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct List {
+    /// Where the last page ended.
+    pub cursor: Option<String>,
+    /// At most this many.
+    pub limit: u32,
+}
+
+/// How many queued calls run at once where nobody chose.
+pub const DEFAULT_CONCURRENCY: u16 = 8;

@@ -1,0 +1,85 @@
+//! Logs and metrics, the same in every process: JSON lines on standard output, Prometheus text on
+//! request.
+
+use std::fmt::Write as _;
+
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use serde::Deserialize;
+use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
+
+/// `LOG_*`.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Log {
+    /// `json` (default) or `text`.
+    #[serde(default)]
+    pub format: LogFormat,
+    /// A `tracing` filter such as `info,workers=debug`.
+    #[serde(default)]
+    pub filter: Option<String>,
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// One JSON object a line.
+    #[default]
+    Json,
+    /// For a person at a terminal.
+    Text,
+}
+
+/// What other people's crates may say at most, whatever the filter: `rmcp` prints authorization
+/// codes and token responses at debug level, the HTTP crates print headers.
+const CEILINGS: [&str; 5] = ["rmcp=info", "hyper=info", "hyper_util=info", "reqwest=info", "h2=info"];
+
+/// Starts logging. Call once, first thing in `main`.
+pub fn start_logs(config: &Log) -> anyhow::Result<()> {
+    let mut directives = config.filter.clone().unwrap_or_else(|| "info".to_owned());
+    for ceiling in CEILINGS {
+        write!(directives, ",{ceiling}")?;
+    }
+    let filter = EnvFilter::try_new(&directives)?;
+    let registry = tracing_subscriber::registry().with(filter);
+    match config.format {
+        LogFormat::Json => registry
+            .with(tracing_subscriber::fmt::layer().json().flatten_event(true).with_current_span(true).with_span_list(false))
+            .try_init()?,
+        LogFormat::Text => registry.with(tracing_subscriber::fmt::layer()).try_init()?,
+    }
+    Ok(())
+}
+
+/// Upper bounds of latency buckets, in seconds.
+const LATENCY_BUCKETS: [f64; 14] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 300.0];
+
+/// Installs the metrics recorder and describes every metric of ours. Call once per process.
+pub fn start_metrics() -> anyhow::Result<PrometheusHandle> {
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &LATENCY_BUCKETS)?
+        .install_recorder()?;
+    describe();
+    Ok(handle)
+}
+
+fn describe() {
+    use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+    describe_counter!("switchboard_http_requests_total", "HTTP requests answered, by route, method and status.");
+    describe_histogram!("switchboard_http_request_seconds", Unit::Seconds, "Time to answer an HTTP request, by route.");
+    describe_counter!("switchboard_commands_total", "Commands run, by name and how they ended.");
+    describe_histogram!("switchboard_command_seconds", Unit::Seconds, "Time a worker spent on a command, by name.");
+    describe_gauge!("switchboard_calls_running", "Queued calls this worker runs right now.");
+    describe_histogram!("switchboard_call_queued_seconds", Unit::Seconds, "Time calls waited in their lane.");
+    describe_counter!("switchboard_calls_redelivered_total", "Queued calls delivered more than once.");
+    describe_counter!("switchboard_messages_refused_total", "Messages no worker could accept, by reason.");
+    describe_counter!("switchboard_audit_events_total", "Audit events, by what became of them.");
+    describe_counter!("switchboard_upstream_requests_total", "Requests to MCP servers, by client and how they ended.");
+    describe_histogram!("switchboard_upstream_request_seconds", Unit::Seconds, "Time MCP servers took to answer.");
+    describe_gauge!("switchboard_upstream_connections", "MCP clients kept open.");
+    describe_counter!("switchboard_egress_refused_total", "Outbound requests the egress guard refused, by reason.");
+    describe_counter!("switchboard_authentication_refused_total", "Requests refused for their token, by reason.");
+    describe_gauge!("switchboard_lanes_open", "Lanes the controller keeps open.");
+    describe_gauge!("switchboard_build_info", "Always 1; the version is a label.");
+    metrics::gauge!("switchboard_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+}

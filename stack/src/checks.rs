@@ -1,0 +1,149 @@
+//! `cargo dev test`: every check of the repository, one after the other, with a table at the end.
+//!
+//! A stage that fails does not stop the others, except where they stand on it: without the set-up or the build there is
+//! nothing to test.
+
+use std::io::Write as _;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::cli::{cargo, setup};
+use crate::options::Options;
+use crate::places::Places;
+use crate::progress::Progress;
+use crate::running::Stack;
+use crate::scratch::Scratch;
+use crate::{everything, web};
+
+/// What the browser test answers when the machine has no browser.
+const NO_BROWSER: i32 = 3;
+
+enum Verdict {
+    Passed,
+    Failed(String),
+    NotRun(String),
+}
+
+struct Stage {
+    name: &'static str,
+    verdict: Verdict,
+    took: Duration,
+}
+
+/// Runs all stages and prints the table; the last line is `N passed, N failed, N skipped`.
+///
+/// # Errors
+/// When a stage failed.
+pub fn run(full: bool) -> Result<()> {
+    let places = Places::find()?;
+    let mut stages = Vec::new();
+    let ground =
+        stage(&mut stages, "set-up", || {
+            setup()?;
+            everything::ensure(&places, Progress::Lines).map(|_| Verdict::Passed)
+        }) && stage(&mut stages, "build", || call(cargo(&places).args(["build", "--workspace", "--bins", "--tests"])));
+    let tests: [(&'static str, &dyn Fn() -> Result<Verdict>); 5] = [
+        ("Rust tests", &|| call(with_counts(cargo(&places).args(["test", "--workspace"]), full))),
+        ("Python tests", &|| call(with_counts(python(&places).args(["-m", "pytest", "-q"]), full))),
+        ("Python style", &|| {
+            call(Command::new(places.tool("ruff")).args(["check", "."]).current_dir(places.root().join("fastmcp")))
+        }),
+        ("console types and unit tests", &|| call(with_counts(console(&places)?.arg("test"), full))),
+        ("console in a browser", &|| browser(&places, full)),
+    ];
+    for (name, test) in tests {
+        if ground {
+            stage(&mut stages, name, test);
+        } else {
+            let verdict = Verdict::NotRun("there is nothing to test".to_owned());
+            stages.push(Stage { name, verdict, took: Duration::ZERO });
+        }
+    }
+    report(&stages)
+}
+
+/// Runs one stage; true unless it failed.
+fn stage(stages: &mut Vec<Stage>, name: &'static str, run: impl FnOnce() -> Result<Verdict>) -> bool {
+    Progress::Lines.line(&format!("\n== {name}"));
+    let began = Instant::now();
+    let verdict = run().unwrap_or_else(|error| Verdict::Failed(format!("{error:#}")));
+    if let Verdict::Failed(why) | Verdict::NotRun(why) = &verdict {
+        Progress::Lines.line(&format!("{name}: {why}"));
+    }
+    let passed = !matches!(verdict, Verdict::Failed(_));
+    stages.push(Stage { name, verdict, took: began.elapsed() });
+    passed
+}
+
+fn report(stages: &[Stage]) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out)?;
+    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
+    for Stage { name, verdict, took } in stages {
+        let (count, words) = match verdict {
+            Verdict::Passed => (&mut passed, "passed".to_owned()),
+            Verdict::Failed(why) => (&mut failed, format!("FAILED: {}", first_line(why))),
+            Verdict::NotRun(why) => (&mut skipped, format!("not run: {}", first_line(why))),
+        };
+        *count += 1;
+        writeln!(out, "{name:<30} {:>8.1} s  {words}", took.as_secs_f64())?;
+    }
+    let total: Duration = stages.iter().map(|stage| stage.took).sum();
+    writeln!(out, "{:<30} {:>8.1} s\n", "all", total.as_secs_f64())?;
+    writeln!(out, "{passed} passed, {failed} failed, {skipped} skipped")?;
+    if failed > 0 {
+        bail!("some stages failed; each one's own words stand above the table");
+    }
+    Ok(())
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
+}
+
+/// Runs a command whose output the reader sees.
+fn call(command: &mut Command) -> Result<Verdict> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let status = command.status().with_context(|| format!("{name} cannot be run"))?;
+    Ok(if status.success() { Verdict::Passed } else { Verdict::Failed(format!("ended with {status}")) })
+}
+
+/// Tells tests whether to run every count in full.
+fn with_counts(command: &mut Command, full: bool) -> &mut Command {
+    if full { command.env("SWITCHBOARD_FULL", "1") } else { command.env_remove("SWITCHBOARD_FULL") }
+}
+
+fn python(places: &Places) -> Command {
+    let mut command = Command::new(places.tool("python"));
+    command.current_dir(places.root().join("fastmcp"));
+    command
+}
+
+fn console(places: &Places) -> Result<Command> {
+    anyhow::ensure!(places.root().join("web/package.json").is_file(), "web/ holds no console");
+    Ok(web::npm(places))
+}
+
+/// The console's browser test against a system of its own.
+fn browser(places: &Places, full: bool) -> Result<Verdict> {
+    let mut command = console(places)?;
+    with_counts(command.args(["run", "test:browser"]), full);
+    let scratch = Scratch::new()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let stack = Stack::start(Options::test(scratch.path())).await?;
+        for (key, value) in crate::dev_env::entries(&stack)? {
+            command.env(key, value);
+        }
+        let status = tokio::process::Command::from(command).status().await;
+        stack.stop().await;
+        let status = status.context("npm cannot be run")?;
+        Ok(match status.code() {
+            Some(0) => Verdict::Passed,
+            Some(NO_BROWSER) => Verdict::NotRun("no chromium".to_owned()),
+            _ => Verdict::Failed(format!("ended with {status}")),
+        })
+    })
+}

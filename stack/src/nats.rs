@@ -1,0 +1,93 @@
+//! nats-server from the locked environment, with the configuration that production uses and one password per role.
+
+use anyhow::Result;
+
+use crate::child::{Layer, Spec};
+use crate::places::{DataDir, Places};
+use crate::ports::PortBook;
+use crate::readiness::Ready;
+use crate::secrets::Secrets;
+use crate::supervisor::Supervisor;
+
+/// Who connects to NATS: each role has a user of its own with exact permissions (`nats/`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum NatsUser {
+    /// The gateways.
+    Gateway,
+    /// The pool of the control plane without secrets.
+    Session,
+    /// The pool that touches secrets.
+    Token,
+    /// The pool that calls tools.
+    Tool,
+    /// The pool that writes the audit trail.
+    Audit,
+    /// The holder of `JetStream` administration.
+    Controller,
+}
+
+impl NatsUser {
+    /// Every role.
+    pub const ALL: [Self; 6] = [Self::Gateway, Self::Session, Self::Token, Self::Tool, Self::Audit, Self::Controller];
+
+    /// The user's name.
+    pub fn user(self) -> &'static str {
+        match self {
+            Self::Gateway => "gateway",
+            Self::Session => "session",
+            Self::Token => "token",
+            Self::Tool => "tool",
+            Self::Audit => "audit",
+            Self::Controller => "controller",
+        }
+    }
+
+    pub(crate) fn password(self, secrets: &Secrets) -> Result<String> {
+        secrets.password(&format!("nats-{}", self.user()))
+    }
+}
+
+/// A running server.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Nats {
+    pub(crate) port: u16,
+    pub(crate) monitor_port: u16,
+}
+
+impl Nats {
+    /// Starts the server and waits until it answers that it is healthy, `JetStream` included.
+    pub(crate) async fn start(
+        supervisor: &Supervisor,
+        places: &Places,
+        data: &DataDir,
+        ports: &PortBook,
+        secrets: &Secrets,
+    ) -> Result<Self> {
+        let configuration = places.root().join("nats/nats.conf");
+        let passwords = NatsUser::ALL
+            .iter()
+            .map(|role| Ok((format!("NATS_PASSWORD_{}", role.user().to_uppercase()), role.password(secrets)?)))
+            .collect::<Result<Vec<_>>>()?;
+        let store = data.join("nats");
+        let spec = |ports: &[u16]| {
+            let mut spec = Spec::new("nats", Layer::Nats, places.tool("nats-server"), data.path())
+                .arguments(["-c".as_ref(), configuration.as_os_str()])
+                .variable("NATS_HOST", "127.0.0.1")
+                .variable("NATS_PORT", ports[0].to_string())
+                .variable("NATS_MONITOR_PORT", ports[1].to_string())
+                .variable("NATS_STORE_DIR", &store)
+                .ready(Ready::Answers(format!("http://127.0.0.1:{}/healthz", ports[1])));
+            for (name, password) in &passwords {
+                spec = spec.variable(name, password);
+            }
+            spec
+        };
+        let taken = supervisor.launch_on(ports, &["nats", "nats-monitor"], spec).await?;
+        Ok(Self { port: taken[0], monitor_port: taken[1] })
+    }
+
+    /// Where clients connect, without credentials.
+    pub(crate) fn url(self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+}

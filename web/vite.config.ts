@@ -1,0 +1,18 @@
+import react from "@vitejs/plugin-react";
+import { loadEnv } from "vite";
+import { defineConfig } from "vitest/config";
+
+export default defineConfig(({ mode }) => ({
+  // Relative addresses and hash routes: the gateway may mount the console anywhere.
+  base: "./",
+  plugins: [react()],
+  build: {
+    // The console runs under `default-src 'self'`, which forbids `data:` addresses and inline scripts.
+    assetsInlineLimit: 0,
+    modulePreload: { polyfill: false },
+  },
+  server: {
+    proxy: { "/api": loadEnv(mode, ".", "SWITCHBOARD_")["SWITCHBOARD_URL"] ?? "http://127.0.0.1:8080" },
+  },
+  test: { environment: "node", include: ["src/**/*.test.ts"] },
+}));

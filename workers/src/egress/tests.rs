@@ -1,0 +1,273 @@
+//! The guard against real servers: nothing here is refused because nobody listens.
+
+mod hostile;
+pub(super) mod local;
+
+use http::{StatusCode, header};
+use http_body_util::BodyExt as _;
+
+use super::*;
+use hostile::OTHER_SCHEMES;
+pub(super) use hostile::{HARMLESS, HOSTILE};
+use local::{Answers, Local, open_for, redirect, text};
+
+fn strict(names: Arc<Answers>) -> Egress {
+    Egress::with_names(&EgressConfig::default(), names).unwrap()
+}
+
+fn judged(egress: &Egress, address: &str) -> Result<(), Refused> {
+    egress.check(&Url::parse(address).map_err(|_| Refused::Host)?)
+}
+
+#[tokio::test]
+async fn every_hostile_address_is_refused_as_written() {
+    let egress = strict(Answers::new(&[]));
+    assert!(HOSTILE.len() >= 60);
+    for (address, reason) in HOSTILE {
+        assert_eq!(judged(&egress, address), Err(*reason), "{address}");
+    }
+    for address in OTHER_SCHEMES {
+        assert_eq!(judged(&egress, address), Err(Refused::Scheme), "{address}");
+    }
+    for address in HARMLESS {
+        assert_eq!(judged(&egress, address), Ok(()), "{address}");
+    }
+}
+
+#[tokio::test]
+async fn the_client_refuses_them_even_where_nobody_asked_the_guard() {
+    let names = Answers::new(&[]);
+    let egress = open_for(&[], names.clone());
+    for (address, reason) in HOSTILE {
+        let Ok(url) = Url::parse(address) else { continue };
+        // reqwest turns user information into an `Authorization` header before our gate sees the
+        // URL; the host behind it is judged all the same.
+        if *reason == Refused::UserInfo && url.host_str() == Some("mcp.example.com") || url.port() == Some(80) {
+            continue;
+        }
+        let host_behind = if *reason == Refused::UserInfo { Refused::Address } else { *reason };
+        for scheme in ["https", "http"] {
+            let mut url = url.clone();
+            let port = url.port_or_known_default();
+            url.set_scheme(scheme).unwrap();
+            url.set_port(port).unwrap();
+            let error = egress.client().get(url).send().await.unwrap_err();
+            assert_eq!(refusal_in(&error), Some(host_behind), "{scheme} {address} {error:?}");
+        }
+    }
+    assert_eq!(names.look_ups(), 0, "a refused host was looked up");
+}
+
+#[tokio::test]
+async fn a_name_that_resolves_to_a_private_address_is_refused() {
+    let server = Local::hello().await;
+    let port = server.addr.port();
+    let names = Answers::new(&[
+        ("loop.example.com", &["127.0.0.1"]),
+        ("mapped.example.com", &["::ffff:127.0.0.1"]),
+        ("six.example.com", &["::1", "fd00::1"]),
+        ("meta.example.com", &["169.254.169.254"]),
+        ("ten.example.com", &["10.0.0.7", "192.168.0.7"]),
+        ("none.example.com", &[]),
+    ]);
+    let egress = open_for(&[], names);
+    for (name, reason) in [
+        ("loop.example.com", Refused::Address),
+        ("mapped.example.com", Refused::Address),
+        ("six.example.com", Refused::Address),
+        ("meta.example.com", Refused::Address),
+        ("ten.example.com", Refused::Address),
+        ("none.example.com", Refused::Unresolved),
+        ("missing.example.com", Refused::Unresolved),
+    ] {
+        let error = egress.client().get(format!("http://{name}:{port}/")).send().await.unwrap_err();
+        assert_eq!(refusal_in(&error), Some(reason), "{name}");
+        assert_eq!(egress.resolve(name, port).await, Err(reason), "{name}");
+        assert!(!format!("{}", Refused::Address).contains("127"));
+    }
+    assert_eq!(server.connections(), 0);
+}
+
+#[tokio::test]
+async fn an_open_port_of_an_address_opens_no_other_way_there() {
+    let (open, closed) = (Local::hello().await, Local::hello().await);
+    let names = Answers::new(&[("rebound.example.com", &["127.0.0.1"])]);
+    let egress = open_for(&[open.addr.to_string()], names);
+    let answer = egress.client().get(open.url("/")).send().await.unwrap();
+    assert_eq!(answer.text().await.unwrap(), "hello");
+    for address in [
+        closed.url("/"),
+        format!("http://rebound.example.com:{}/", closed.addr.port()),
+        format!("http://rebound.example.com:{}/", open.addr.port()),
+        format!("http://[::ffff:127.0.0.1]:{}/", closed.addr.port()),
+        format!("http://localhost:{}/", open.addr.port()),
+    ] {
+        let error = egress.client().get(&address).send().await.unwrap_err();
+        assert!(refusal_in(&error).is_some(), "{address}");
+    }
+    assert_eq!((open.connections(), closed.connections()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_listed_name_is_open_on_its_port_alone() {
+    let (open, closed) = (Local::hello().await, Local::hello().await);
+    let names = Answers::new(&[("demo.internal", &["127.0.0.1"])]);
+    let egress = open_for(&[format!("demo.internal:{}", open.addr.port())], names);
+    let reached = egress.client().get(format!("http://demo.internal:{}/", open.addr.port())).send().await.unwrap();
+    assert_eq!(reached.status(), StatusCode::OK);
+    for port in [closed.addr.port(), 80] {
+        let error = egress.client().get(format!("http://demo.internal:{port}/")).send().await.unwrap_err();
+        assert_eq!(refusal_in(&error), Some(Refused::Port));
+    }
+    assert_eq!(closed.connections(), 0);
+}
+
+#[tokio::test]
+async fn the_address_judged_is_the_address_connected_to() {
+    let server = Local::hello().await;
+    let port = server.addr.port();
+    // The first answer is open to this name's port, the second would be the metadata service.
+    let names = Answers::new(&[("demo.internal", &["127.0.0.1"]), ("demo.internal", &["169.254.169.254"])]);
+    let egress = open_for(&[format!("demo.internal:{port}")], names.clone());
+    let reached = egress.client().get(format!("http://demo.internal:{port}/")).send().await.unwrap();
+    assert_eq!(reached.text().await.unwrap(), "hello");
+    assert_eq!((names.look_ups(), server.connections()), (1, 1));
+    // The other way round: public when it was registered, private when it is used.
+    let names = Answers::new(&[("turn.example.com", &["8.8.8.8"]), ("turn.example.com", &["127.0.0.1"])]);
+    let egress = open_for(&[], names);
+    assert_eq!(egress.resolve("turn.example.com", port).await.unwrap(), [SocketAddr::new([8, 8, 8, 8].into(), port)]);
+    let error = egress.client().get(format!("http://turn.example.com:{port}/")).send().await.unwrap_err();
+    assert_eq!(refusal_in(&error), Some(Refused::Address));
+    assert_eq!(server.connections(), 1);
+}
+
+#[tokio::test]
+async fn forbidden_addresses_are_left_out_of_a_mixed_answer() {
+    let names =
+        Answers::new(&[("mixed.example.com", &["10.0.0.1", "8.8.8.8", "::1", "2606:4700::1111", "169.254.169.254"])]);
+    let open = strict(names).resolve("mixed.example.com", 443).await.unwrap();
+    assert_eq!(open, ["8.8.8.8:443".parse().unwrap(), "[2606:4700::1111]:443".parse().unwrap()]);
+}
+
+#[tokio::test]
+async fn a_listed_name_does_not_lead_to_the_metadata_service() {
+    let names = Answers::new(&[("demo.internal", &["169.254.169.254", "::ffff:169.254.169.254", "fd00:ec2::254"])]);
+    let egress = open_for(&["demo.internal:8443".to_owned()], names);
+    assert_eq!(egress.resolve("demo.internal", 8443).await, Err(Refused::Address));
+}
+
+#[tokio::test]
+async fn what_the_operator_closes_stays_closed() {
+    let config = EgressConfig {
+        allow: vec!["bad.example.com:8443".into(), "10.0.0.0/8".into()],
+        deny: vec!["example.com".into(), "10.9.0.0/16".into(), "8.8.8.8".into()],
+        ..EgressConfig::default()
+    };
+    let names = Answers::new(&[("sneaky.example.org", &["10.9.0.1"]), ("inner.example.org", &["10.8.0.1"])]);
+    let egress = Egress::with_names(&config, names).unwrap();
+    for address in ["https://bad.example.com:8443/", "https://example.com./", "https://10.9.0.1/", "https://8.8.8.8/"] {
+        assert_eq!(judged(&egress, address), Err(Refused::Denied), "{address}");
+    }
+    assert_eq!(judged(&egress, "https://10.8.0.1/"), Ok(()));
+    assert_eq!(egress.resolve("sneaky.example.org", 443).await, Err(Refused::Address));
+    assert!(egress.resolve("inner.example.org", 443).await.is_ok());
+}
+
+/// `/hops/<n>` redirects n times by 307 and then echoes; `/go?<status>,<location>` redirects there.
+async fn redirecting() -> Local {
+    Local::serve(|request| async move {
+        let path = request.uri().path().to_owned();
+        if let Some(left) =
+            path.strip_prefix("/hops/").and_then(|left| left.parse::<u32>().ok()).filter(|left| *left > 0)
+        {
+            return redirect(307, &format!("/hops/{}", left - 1));
+        }
+        if let Some((status, location)) = request.uri().query().and_then(|query| query.split_once(',')) {
+            return redirect(status.parse().unwrap(), location);
+        }
+        let seen = format!("{} {:?}", request.method(), request.headers().get(header::REFERER));
+        let body = request.into_body().collect().await.unwrap().to_bytes();
+        text(StatusCode::OK, &format!("{seen} {}", String::from_utf8_lossy(&body)))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_redirect_within_the_origin_keeps_method_and_body_and_says_nothing_of_where_it_came_from() {
+    let server = redirecting().await;
+    let egress = open_for(&[server.addr.to_string()], Answers::new(&[]));
+    let answer = egress.client().post(server.url("/hops/3")).body("body").send().await.unwrap();
+    assert_eq!(answer.text().await.unwrap(), "POST None body");
+    let error = egress.client().post(server.url("/hops/4")).body("body").send().await.unwrap_err();
+    assert_eq!(refusal_in(&error), Some(Refused::RedirectLoop));
+}
+
+#[tokio::test]
+async fn a_redirect_anywhere_else_is_refused() {
+    let (server, other) = (redirecting().await, Local::hello().await);
+    // Both are open: what refuses is the rule about redirects.
+    let egress = open_for(&[server.addr.to_string(), other.addr.to_string()], Answers::new(&[]));
+    let userinfo = format!("http://user@{}/", server.addr);
+    for (status, location) in [
+        (307, other.url("/").as_str()),
+        (308, other.url("/").as_str()),
+        (302, other.url("/").as_str()),
+        (302, "/same"),
+        (301, "/same"),
+        (303, "/same"),
+        (307, "http://169.254.169.254/latest/meta-data/"),
+        (307, "http://127.0.0.1/"),
+        (308, "http://[::1]/"),
+        (307, "//localhost/"),
+        (307, &format!("https://{}/", server.addr)),
+        (307, &format!("http://localhost:{}/", server.addr.port())),
+        (307, &userinfo),
+        (307, "ftp://127.0.0.1/"),
+        (307, "file:///etc/passwd"),
+    ] {
+        let sent = egress.client().post(server.url(&format!("/go?{status},{location}"))).send().await;
+        match sent {
+            Err(error) => {
+                assert!(refusal_in(&error) == Some(Refused::Redirect) || error.is_redirect(), "{location}: {error:?}")
+            }
+            // A location that no HTTP client can follow is handed back as it came.
+            Ok(answer) => assert_eq!(answer.status(), status, "{location}"),
+        }
+        let handed_back =
+            egress.unredirected().get(server.url(&format!("/go?{status},{location}"))).send().await.unwrap();
+        assert_eq!(handed_back.status(), status);
+    }
+    assert_eq!(other.connections(), 0);
+}
+
+#[tokio::test]
+async fn a_body_over_the_cap_is_not_read_to_its_end() {
+    let server = Local::serve(|request| async move {
+        match request.uri().path() {
+            "/long" => text(StatusCode::OK, &"x".repeat(1001)),
+            "/chunked" => {
+                let chunks = futures::stream::iter(
+                    (0..11).map(|_| Ok(hyper::body::Frame::data(bytes::Bytes::from(vec![b'x'; 100])))),
+                );
+                http::Response::new(http_body_util::StreamBody::new(chunks).boxed())
+            }
+            _ => text(StatusCode::OK, &"x".repeat(1000)),
+        }
+    })
+    .await;
+    let egress = open_for(&[server.addr.to_string()], Answers::new(&[]));
+    let get = async |path: &str| read_capped(egress.client().get(server.url(path)).send().await.unwrap(), 1000).await;
+    assert_eq!(get("/fits").await.unwrap().len(), 1000);
+    assert!(matches!(get("/long").await, Err(BodyError::TooLarge { max_bytes: 1000 })));
+    assert!(matches!(get("/chunked").await, Err(BodyError::TooLarge { .. })));
+}
+
+#[tokio::test]
+async fn plain_http_is_refused_unless_allowed() {
+    let server = Local::hello().await;
+    let config = EgressConfig { allow: vec![server.addr.to_string()], ..EgressConfig::default() };
+    let egress = Egress::with_names(&config, Answers::new(&[])).unwrap();
+    assert_eq!(judged(&egress, &server.url("/")), Err(Refused::Scheme));
+    assert!(egress.client().get(server.url("/")).send().await.is_err());
+    assert_eq!(server.connections(), 0);
+}

@@ -1,0 +1,129 @@
+//! The pools: what each shares among its commands, and which commands it answers. The match is
+//! written from the command table, so a row without a `Run` in its pool does not compile.
+
+use shared::{
+    Code, Fault,
+    bus::{
+        Bus,
+        kv::Watch,
+        state::{ConfigurationState, Limits},
+    },
+    command::{Command, Pool, configurations, lanes, organizations, tools, users, users::Admitted},
+    db::Database,
+};
+
+use crate::{
+    egress::Egress,
+    run::{Ended, Job, execute, refuse},
+    tools::Catalogue,
+    upstream::Upstreams,
+    vault::Vault,
+};
+
+/// What every pool has.
+pub trait Parts: Send + Sync + std::fmt::Debug + 'static {
+    /// Which pool.
+    const POOL: Pool;
+    /// The pool's connection to NATS.
+    fn bus(&self) -> &Bus;
+    /// The pool's connections to PostgreSQL, in its own role.
+    fn database(&self) -> &Database;
+}
+
+/// Which commands a pool answers.
+pub trait Dispatch: Parts + Sized {
+    /// Runs one delivery by the command's name.
+    fn dispatch(&self, job: Job<'_>) -> impl Future<Output = Ended> + Send;
+}
+
+macro_rules! parts {
+    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub struct $name {
+            /// NATS, in the pool's role.
+            pub bus: Bus,
+            /// PostgreSQL, in the pool's role.
+            pub database: Database,
+            $($(#[$field_doc])* pub $field: $type,)*
+        }
+
+        impl Parts for $name {
+            const POOL: Pool = Pool::$name;
+            fn bus(&self) -> &Bus {
+                &self.bus
+            }
+            fn database(&self) -> &Database {
+                &self.database
+            }
+        }
+    };
+}
+
+parts!(
+    /// The control plane without secrets.
+    Session {
+        /// What everybody believes about limits.
+        limits: Watch<Limits>,
+        /// What everybody believes about members.
+        access: Watch<Admitted>,
+    }
+);
+parts!(
+    /// Everything that seals a secret.
+    Token {
+        /// Seals.
+        vault: Vault,
+        /// Says which endpoints may be registered.
+        egress: Egress,
+    }
+);
+parts!(
+    /// Calls to MCP servers.
+    Tool {
+        /// Opens what the token pool sealed.
+        vault: Vault,
+        /// MCP clients kept open.
+        upstreams: Upstreams,
+        /// Configurations and pinned tools kept at hand.
+        catalogue: Catalogue,
+        /// The latest state of each configuration.
+        configurations: Watch<ConfigurationState>,
+    }
+);
+parts!(
+    /// JetStream administration.
+    Controller {
+        /// Each organization's limits.
+        limits: Watch<Limits>,
+    }
+);
+parts!(
+    /// The audit trail.
+    Audit {}
+);
+
+macro_rules! dispatchers {
+    ($($pool:ident { $($name:literal: $noun:ident :: $verb:ident -> $reply:ty { $($rest:tt)* },)* })*) => {
+        $(
+            impl Dispatch for dispatchers!(@parts $pool) {
+                async fn dispatch(&self, job: Job<'_>) -> Ended {
+                    match job.envelope.command.as_str() {
+                        $(<$noun::$verb as Command>::NAME => execute::<$noun::$verb>(self, job).await,)*
+                        other => {
+                            metrics::counter!("switchboard_messages_refused_total", "reason" => "unknown_command").increment(1);
+                            refuse(other, job, Fault::new(Code::Invalid, "There is no such command."))
+                        }
+                    }
+                }
+            }
+        )*
+    };
+    (@parts session) => { Session };
+    (@parts token) => { Token };
+    (@parts tool) => { Tool };
+    (@parts audit) => { Audit };
+    (@parts controller) => { Controller };
+}
+
+shared::commands!(dispatchers);

@@ -1,0 +1,265 @@
+//! Starting a pool: reads its configuration, connects, runs its loops until a signal, then drains.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use serde::Deserialize;
+use shared::{
+    bus::{Bus, Role, kv::Bucket, streams::Sizes},
+    command::Pool,
+    config::{self, Reader},
+    db::Database,
+    telemetry,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    controller, direct,
+    egress::{Egress, EgressConfig, proxy::Proxy},
+    ops::{self, Window},
+    outbox,
+    pools::{Audit, Controller, Dispatch, Session, Token, Tool},
+    queued::{self, Load},
+    reconcile,
+    tools::Catalogue,
+    trail,
+    upstream::{FastMcpConfig, Upstreams},
+    vault::{Vault, VaultConfig},
+};
+
+/// `OPS_*`: the operator's window.
+#[derive(Clone, Debug, Deserialize)]
+struct Ops {
+    /// `address:port`; port 0 takes a free one.
+    #[serde(default = "default_listen")]
+    listen: String,
+}
+
+fn default_listen() -> String {
+    "127.0.0.1:0".to_owned()
+}
+
+/// `WORKER_*`: how much one worker takes on.
+#[derive(Clone, Copy, Debug, Deserialize)]
+struct Worker {
+    /// Queued calls at once.
+    #[serde(default = "default_capacity", deserialize_with = "config::number")]
+    capacity: usize,
+    /// Seconds that running work has after a stop signal. At least the longest call.
+    #[serde(default = "default_grace", deserialize_with = "config::number")]
+    grace_seconds: u64,
+}
+
+const fn default_capacity() -> usize {
+    256
+}
+
+const fn default_grace() -> u64 {
+    310
+}
+
+/// `QUEUE_*`: the streams' sizes, for the controller.
+#[derive(Clone, Copy, Debug, Deserialize)]
+struct Queue {
+    /// Most calls of one organization, waiting and running together.
+    #[serde(default = "default_bound", deserialize_with = "config::number")]
+    calls_per_organization: u16,
+    /// Copies of what must survive the loss of a server.
+    #[serde(default = "default_replicas", deserialize_with = "config::number")]
+    replicas: u8,
+}
+
+const fn default_bound() -> u16 {
+    1_000
+}
+
+const fn default_replicas() -> u8 {
+    1
+}
+
+struct Configuration {
+    nats: config::Nats,
+    database: config::Database,
+    ops: Ops,
+    worker: Worker,
+    queue: Queue,
+    egress: EgressConfig,
+    vault: Option<VaultConfig>,
+    fastmcp: Option<FastMcpConfig>,
+}
+
+/// Reads everything the pool needs; all problems come at once.
+fn read(pool: Pool) -> Result<Configuration, config::Problems> {
+    let mut reader = Reader::default();
+    let seals = matches!(pool, Pool::Token | Pool::Tool);
+    let nats = reader.read("nats");
+    let database = reader.read("database");
+    let ops = reader.read("ops");
+    let worker = reader.read("worker");
+    let queue = reader.read("queue");
+    let egress = reader.read("egress");
+    let vault = if seals { reader.read("vault").map(Some) } else { Some(None) };
+    let has_service = pool == Pool::Tool && std::env::var_os("FASTMCP_URL").is_some();
+    let fastmcp = if has_service { reader.read("fastmcp").map(Some) } else { Some(None) };
+    let complete = (|| {
+        Some(Configuration {
+            nats: nats?,
+            database: database?,
+            ops: ops?,
+            worker: worker?,
+            queue: queue?,
+            egress: egress?,
+            vault: vault?,
+            fastmcp: fastmcp?,
+        })
+    })();
+    reader.finish()?;
+    complete.ok_or_else(|| config::Problems::one("the configuration is incomplete"))
+}
+
+/// Runs one pool until SIGTERM or SIGINT, then finishes what it has begun.
+pub async fn run(pool: Pool) -> anyhow::Result<()> {
+    let mut reader = Reader::default();
+    let log: Option<telemetry::Log> = reader.read("log");
+    reader.finish()?;
+    telemetry::start_logs(&log.unwrap_or_default())?;
+    let metrics = telemetry::start_metrics()?;
+    let configuration = read(pool)?;
+    let bus = Bus::connect(&configuration.nats, Role::Pool(pool)).await?;
+    let database = Database::open(&configuration.database, &format!("switchboard-{}", pool.name()))?;
+    let stop = CancellationToken::new();
+    let load = (pool == Pool::Tool).then(|| Load::new(configuration.worker.capacity));
+    let window = Window { bus: bus.clone(), database: database.clone(), load: load.clone(), stop: stop.clone() };
+    let (address, server) = ops::serve(&configuration.ops.listen, window.clone(), metrics).await?;
+    tokio::spawn(server);
+    let heart = tokio::spawn(window.beat());
+    tracing::info!(pool = pool.name(), instance = bus.instance(), ops = %address, "worker started");
+
+    let grace = Duration::from_secs(configuration.worker.grace_seconds);
+    let shift = Shift { tasks: TaskTracker::new(), stop: stop.clone(), grace };
+    let signal = tokio::spawn(stop_on_signal(stop.clone()));
+    match pool {
+        Pool::Session => session(bus.clone(), database.clone(), shift).await?,
+        Pool::Token => token(configuration, bus.clone(), database.clone(), shift).await?,
+        Pool::Tool => tool(configuration, bus.clone(), database.clone(), load, shift).await?,
+        Pool::Audit => audit(bus.clone(), database.clone(), shift).await?,
+        Pool::Controller => control(configuration, bus.clone(), database.clone(), shift).await?,
+    }
+    // Even a loop that ended by itself takes the process down in order.
+    stop.cancel();
+    heart.await?;
+    // What was written must leave before the process does.
+    let _ = bus.flush().await;
+    database.close().await;
+    signal.abort();
+    tracing::info!(pool = pool.name(), "worker stopped");
+    Ok(())
+}
+
+async fn stop_on_signal(stop: CancellationToken) -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("draining");
+    stop.cancel();
+    Ok(())
+}
+
+/// A worker's shift: its tasks, the sign to stop, and the time to finish.
+#[derive(Clone)]
+struct Shift {
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    grace: Duration,
+}
+
+impl Shift {
+    /// A background loop that ends by itself on the sign.
+    fn aside(&self, work: impl Future<Output = ()> + Send + 'static) {
+        tokio::spawn(work);
+    }
+
+    /// Answers direct commands until the sign, then waits for what runs.
+    async fn answer<P: Dispatch>(&self, parts: Arc<P>) -> anyhow::Result<()> {
+        direct::serve(parts, self.tasks.clone(), self.stop.clone()).await?;
+        self.finish().await;
+        Ok(())
+    }
+
+    async fn finish(&self) {
+        self.tasks.close();
+        if tokio::time::timeout(self.grace, self.tasks.wait()).await.is_err() {
+            tracing::warn!(left = self.tasks.len(), "work was cut at the end of the grace period");
+        }
+    }
+}
+
+async fn session(bus: Bus, database: Database, shift: Shift) -> anyhow::Result<()> {
+    let (limits, access) = (bus.watch(Bucket::Limits), bus.watch(Bucket::Access));
+    let parts = Arc::new(Session { bus, database, limits, access });
+    shift.aside(reconcile::serve(Arc::clone(&parts), shift.stop.clone()));
+    shift.answer(parts).await
+}
+
+async fn token(configuration: Configuration, bus: Bus, database: Database, shift: Shift) -> anyhow::Result<()> {
+    let vault = vault(configuration.vault)?;
+    let egress = Egress::new(&configuration.egress)?;
+    shift.answer(Arc::new(Token { bus, database, vault, egress })).await
+}
+
+async fn tool(configuration: Configuration, bus: Bus, database: Database, load: Option<Load>, shift: Shift) -> anyhow::Result<()> {
+    let vault = vault(configuration.vault)?;
+    let egress = Egress::new(&configuration.egress)?;
+    let mut proxy_url = None;
+    if configuration.fastmcp.is_some() {
+        let listen = configuration.egress.proxy_listen.unwrap_or_else(|| std::net::SocketAddr::from(([127, 0, 0, 1], 0)));
+        let proxy = Proxy::bind(egress.clone(), listen).await?;
+        proxy_url = Some(proxy.url());
+        let stop = shift.stop.clone();
+        let tasks = shift.tasks.clone();
+        // The proxy outlives the sign: running calls still need it.
+        let quiet = CancellationToken::new();
+        let end = quiet.clone();
+        tokio::spawn(async move {
+            stop.cancelled().await;
+            tasks.wait().await;
+            end.cancel();
+        });
+        shift.aside(async move { proxy.serve(quiet).await });
+    }
+    let upstreams = Upstreams::new(egress, configuration.fastmcp, proxy_url);
+    let configurations = bus.watch(Bucket::Configs);
+    let catalogue = Catalogue::default();
+    let parts = Arc::new(Tool { bus, database, vault, upstreams: upstreams.clone(), catalogue, configurations });
+    let load = load.unwrap_or_else(|| Load::new(configuration.worker.capacity));
+    let queue = tokio::spawn(queued::serve(Arc::clone(&parts), load, shift.tasks.clone(), shift.stop.clone()));
+    direct::serve(parts, shift.tasks.clone(), shift.stop.clone()).await?;
+    queue.await??;
+    shift.finish().await;
+    upstreams.close_all().await;
+    Ok(())
+}
+
+fn vault(configuration: Option<VaultConfig>) -> anyhow::Result<Vault> {
+    let configuration = configuration.ok_or_else(|| anyhow::anyhow!("VAULT_KEYS is missing"))?;
+    Ok(Vault::new(&configuration)?)
+}
+
+async fn audit(bus: Bus, database: Database, shift: Shift) -> anyhow::Result<()> {
+    let parts = Arc::new(Audit { bus, database });
+    shift.aside(outbox::serve(Arc::clone(&parts), shift.stop.clone()));
+    trail::serve(parts, shift.stop.clone()).await;
+    Ok(())
+}
+
+async fn control(configuration: Configuration, bus: Bus, database: Database, shift: Shift) -> anyhow::Result<()> {
+    let Queue { calls_per_organization, replicas } = configuration.queue;
+    let sizes = Sizes { calls_per_organization, replicas };
+    let limits = bus.watch(Bucket::Limits);
+    let parts = Arc::new(Controller { bus, database, limits });
+    shift.aside(controller::serve(Arc::clone(&parts), sizes, shift.stop.clone()));
+    shift.answer(parts).await
+}

@@ -1,0 +1,99 @@
+//! Tools: calling them through the queue, and listing them. Nothing is sent to a server before the
+//! tool is known, its definition is the pinned one and the arguments fit its schema.
+
+use std::time::Instant;
+
+use sha2::{Digest, Sha256};
+use shared::{
+    Code, Deadline, Fault,
+    command::tools::{Call, Called, Definitions, List, Timings},
+    json::Raw,
+};
+
+use crate::{pools::Tool, run::Run, scope::Scope, upstream::CallRequest};
+
+mod catalogue;
+mod pinning;
+mod schema;
+
+pub use catalogue::Catalogue;
+
+/// The delivery at which a worker gives up instead of trying again.
+const LAST_ATTEMPT: u64 = 3;
+
+impl Run for Call {
+    type Parts = Tool;
+
+    async fn run(self, scope: &mut Scope<'_, Tool>) -> Result<Called, Fault> {
+        let started = Instant::now();
+        let repeated = scope.attempt > 1;
+        scope.notes.resource("tool", format!("{}/{}", self.configuration, self.tool));
+        scope.notes.detail("arguments_sha256", hex(&Sha256::digest(self.arguments.bytes())));
+        let entry = match catalogue::with_tool(scope, &self.configuration, &self.tool).await {
+            // An earlier delivery may have got further than this one.
+            Err(fault) if repeated && fault.code == Code::Unavailable => return Err(outcome_unknown()),
+            found => found?,
+        };
+        let tool = entry.tool(&self.tool)?;
+        if repeated && (!tool.is_repeatable() || scope.attempt >= LAST_ATTEMPT) {
+            return Err(outcome_unknown());
+        }
+        tool.check(&self.arguments)?;
+        let client = scope.parts.upstreams.client(entry.specification()).await?;
+        let deadline = scope.context.deadline.min(Deadline::after(entry.timeout()));
+        let asked = Instant::now();
+        let result = client
+            .call(CallRequest {
+                tool: &self.tool,
+                arguments: &self.arguments,
+                header_parameters: tool.header_parameters(),
+                deadline,
+                request_id: &scope.context.request_id,
+                progress: None,
+            })
+            .await?;
+        let upstream = milliseconds(asked);
+        fits_a_frame(&result)?;
+        let timings = Timings { queued: whole_milliseconds(scope.queued_ms), upstream, worker: milliseconds(started) };
+        Ok(Called { id: self.id, result, timings })
+    }
+}
+
+impl Run for List {
+    type Parts = Tool;
+
+    async fn run(self, scope: &mut Scope<'_, Tool>) -> Result<Definitions, Fault> {
+        scope.notes.resource("configuration", self.configuration);
+        catalogue::refreshed(scope, self.configuration).await
+    }
+}
+
+fn outcome_unknown() -> Fault {
+    Fault::new(Code::OutcomeUnknown, "A worker was lost during the call; whether the tool ran is not known.")
+}
+
+/// A frame must fit one message; the limit leaves room for the rest of it.
+fn fits_a_frame(result: &Raw) -> Result<(), Fault> {
+    const MAX_RESULT_BYTES: usize = 7 * 1024 * 1024;
+    if result.bytes().len() > MAX_RESULT_BYTES {
+        return Err(Fault::new(Code::UpstreamFailed, "The tool's result is larger than 7 MiB."));
+    }
+    Ok(())
+}
+
+fn milliseconds(since: Instant) -> f64 {
+    (since.elapsed().as_secs_f64() * 1e6).round() / 1e3
+}
+
+#[expect(clippy::cast_precision_loss, reason = "no call waits 2^52 milliseconds")]
+const fn whole_milliseconds(count: u64) -> f64 {
+    count as f64
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

@@ -1,0 +1,60 @@
+//! The audit pool: batches of the stream become rows, then the stream may forget them. The event's
+//! id makes a repetition harmless.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use shared::{Fault, audit::Event, bus::work::AuditBatch, db};
+use tokio_util::sync::CancellationToken;
+
+use crate::pools::Audit;
+
+const BATCH: usize = 500;
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Writes until told to stop.
+pub async fn serve(parts: Arc<Audit>, stop: CancellationToken) {
+    while !stop.is_cancelled() {
+        let batch = tokio::select! {
+            batch = parts.bus.audit_batch(BATCH, PATIENCE) => batch,
+            () = stop.cancelled() => return,
+        };
+        let kept = match batch {
+            Ok(batch) if batch.is_empty() => continue,
+            Ok(batch) => keep(&parts, batch).await,
+            Err(fault) => Err(fault),
+        };
+        if let Err(fault) = kept {
+            // Nothing is lost: the stream delivers again what was not acknowledged.
+            tracing::warn!(%fault, "audit events wait in the stream");
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_secs(1)) => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+}
+
+async fn keep(parts: &Audit, batch: AuditBatch) -> Result<(), Fault> {
+    let read = batch.len();
+    let events: Vec<(Event, Bytes)> = batch.events().filter_map(read_event).collect();
+    if !events.is_empty() {
+        let new = db::audit::append(&parts.database, &events).await?;
+        metrics::counter!("switchboard_audit_events_total", "fate" => "kept").increment(u64::try_from(new).unwrap_or_default());
+    }
+    let unreadable = read - events.len();
+    metrics::counter!("switchboard_audit_events_total", "fate" => "unreadable").increment(u64::try_from(unreadable).unwrap_or_default());
+    batch.ack().await;
+    Ok(())
+}
+
+fn read_event(bytes: &Bytes) -> Option<(Event, Bytes)> {
+    match serde_json::from_slice(bytes) {
+        Ok(event) => Some((event, bytes.clone())),
+        Err(cause) => {
+            // Only our own pools may publish here: this is a bug or a forgery, and stays in the stream.
+            tracing::error!(%cause, "an unreadable audit event");
+            None
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! The MCP servers that tenants registered, as clients kept open: one per organization,
+//! configuration, generation and credential, so that a call costs one request and nothing of one
+//! tenant's connection can be reached from another's call.
+
+mod failure;
+pub mod fastmcp;
+mod listing;
+mod native;
+mod parameters;
+#[cfg(test)]
+mod tests;
+
+use std::{sync::Arc, time::Duration};
+
+use moka::{future::Cache, policy::EvictionPolicy};
+use sha2::{Digest, Sha256};
+use shared::{
+    Deadline, Fault,
+    command::configurations::{Credential, Transport, Via},
+    id::{ConfigurationId, OrganizationId},
+    json::Raw,
+    secret::Secret,
+};
+use tokio_util::task::TaskTracker;
+use url::Url;
+
+pub use self::{
+    fastmcp::FastMcpConfig,
+    parameters::{BadAnnotation, HeaderParameter},
+};
+use self::{fastmcp::Service, native::Native};
+use crate::egress::Egress;
+
+/// How long a client that nobody uses is kept.
+const IDLE: Duration = Duration::from_mins(10);
+/// The most clients that are kept; the least recently used go first.
+const MAX_CLIENTS: u64 = 4_096;
+/// How often expired clients are looked for, so that an idle worker lets go of them too.
+const SWEEP: Duration = Duration::from_secs(30);
+
+/// Everything needed to reach one MCP server on behalf of one tenant.
+#[derive(Clone, Debug)]
+pub struct Specification {
+    /// The tenant.
+    pub organization: OrganizationId,
+    /// The configuration.
+    pub configuration: ConfigurationId,
+    /// Its generation: a changed configuration is another server.
+    pub generation: i64,
+    /// The MCP endpoint.
+    pub endpoint: Url,
+    /// How it is reached.
+    pub transport: Transport,
+    /// Which client speaks to it; legacy SSE always goes through the `FastMCP` service.
+    pub via: Via,
+    /// How we authenticate.
+    pub credential: Credential,
+}
+
+impl Specification {
+    /// SHA-256 over all that decides whom we talk to and as whom. Fields are length-prefixed, so
+    /// that no two specifications read the same.
+    fn digest(&self) -> [u8; 32] {
+        let credential: (&[u8], &[u8]) = match &self.credential {
+            Credential::None => (b"none", b""),
+            Credential::Bearer(token) => (b"bearer", token.reveal().as_bytes()),
+        };
+        let fields: [&[u8]; 8] = [
+            self.organization.0.as_bytes(),
+            self.configuration.0.as_bytes(),
+            &self.generation.to_be_bytes(),
+            self.endpoint.as_str().as_bytes(),
+            self.transport.name().as_bytes(),
+            self.via.name().as_bytes(),
+            credential.0,
+            credential.1,
+        ];
+        let mut hash = Sha256::new();
+        for field in fields {
+            hash.update((field.len() as u64).to_be_bytes());
+            hash.update(field);
+        }
+        hash.finalize().into()
+    }
+}
+
+/// What a client is found by. Organization and configuration stand beside the digest so that
+/// [`Upstreams::forget`] finds every generation and credential.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    organization: OrganizationId,
+    configuration: ConfigurationId,
+    digest: [u8; 32],
+}
+
+/// One call of a tool.
+pub struct CallRequest<'a> {
+    /// The tool's name as the server knows it.
+    pub tool: &'a str,
+    /// A JSON object; sent byte for byte.
+    pub arguments: &'a Raw,
+    /// The arguments that travel as headers too, from the tool's pinned schema
+    /// ([`HeaderParameter::in_schema`]).
+    pub header_parameters: &'a [HeaderParameter],
+    /// When the caller stops waiting.
+    pub deadline: Deadline,
+    /// For the log.
+    pub request_id: &'a str,
+    /// Is handed `{"progress", "total"?, "message"?}` as the server wrote it. Must not block.
+    pub progress: Option<&'a (dyn Fn(Raw) + Send + Sync)>,
+}
+
+impl std::fmt::Debug for CallRequest<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CallRequest").field("tool", &self.tool).field("request_id", &self.request_id).finish_non_exhaustive()
+    }
+}
+
+/// An open client. Dropping the last handle closes it.
+#[derive(Debug)]
+pub struct Client {
+    kind: Kind,
+    // The calls that run: a client that is put out ends after them.
+    calls: TaskTracker,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Native(Box<Native>),
+    FastMcp(fastmcp::Remote),
+}
+
+impl Client {
+    /// Calls a tool; the answer is the raw `result` object, byte for byte. A result with
+    /// `isError` is a result. Dropping the future cancels the call on the server. The call is
+    /// never sent twice, except where the server refused it unread.
+    pub async fn call(&self, request: CallRequest<'_>) -> Result<Raw, Fault> {
+        let _running = self.calls.token();
+        match &self.kind {
+            Kind::Native(native) => native.call(&request).await,
+            Kind::FastMcp(remote) => remote.call(&request).await,
+        }
+    }
+
+    /// Every tool's definition as the server wrote it, all pages: at most 64 pages, 10,000 tools
+    /// and 8 MiB.
+    pub async fn list_tools(&self, deadline: Deadline, request_id: &str) -> Result<Vec<Raw>, Fault> {
+        let _running = self.calls.token();
+        match &self.kind {
+            Kind::Native(native) => native.list_tools(deadline, request_id).await,
+            Kind::FastMcp(remote) => remote.list_tools(deadline, request_id).await,
+        }
+    }
+
+    /// Closes once nobody uses it any more.
+    async fn retire(self: Arc<Self>) {
+        self.calls.close();
+        self.calls.wait().await;
+        self.close().await;
+    }
+
+    async fn close(&self) {
+        match &self.kind {
+            Kind::Native(native) => native.close().await,
+            Kind::FastMcp(remote) => remote.close().await,
+        }
+    }
+}
+
+/// The open clients of this process. Clones share them.
+#[derive(Clone, Debug)]
+pub struct Upstreams(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    egress: Egress,
+    fastmcp: Option<Service>,
+    open: Cache<Key, Arc<Client>>,
+}
+
+impl Upstreams {
+    /// No client is open yet. `proxy_url` is the filtering proxy that the `FastMCP` service must
+    /// use, credentials included. Must be called within a tokio runtime.
+    pub fn new(egress: Egress, fastmcp: Option<FastMcpConfig>, proxy_url: Option<Secret<String>>) -> Self {
+        Self::bounded(egress, fastmcp, proxy_url, IDLE, MAX_CLIENTS)
+    }
+
+    fn bounded(
+        egress: Egress,
+        fastmcp: Option<FastMcpConfig>,
+        proxy_url: Option<Secret<String>>,
+        idle: Duration,
+        max_clients: u64,
+    ) -> Self {
+        let fastmcp = fastmcp.map(|config| Service::new(config, proxy_url));
+        // Least recently used, so that the newest is always taken in: it is about to be used.
+        let open = Cache::builder()
+            .max_capacity(max_clients)
+            .eviction_policy(EvictionPolicy::lru())
+            .time_to_idle(idle)
+            .eviction_listener(|_, client: Arc<Client>, cause| {
+                // The cache drops what it evicts when it likes; a session should end now.
+                if cause.was_evicted() {
+                    tokio::spawn(client.retire());
+                }
+            })
+            .build();
+        let inner = Arc::new(Inner { egress, fastmcp, open });
+        let weak = Arc::downgrade(&inner);
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(SWEEP.min(idle)).await;
+                let Some(inner) = weak.upgrade() else { return };
+                inner.open.run_pending_tasks().await;
+            }
+        });
+        Self(inner)
+    }
+
+    /// The open client for this specification, opened now if there is none. Concurrent first
+    /// uses open one. Bounded in time by itself: two attempts of 8 seconds.
+    pub async fn client(&self, specification: &Specification) -> Result<Arc<Client>, Fault> {
+        let digest = specification.digest();
+        let key = Key { organization: specification.organization, configuration: specification.configuration, digest };
+        if let Some(client) = self.0.open.get(&key).await {
+            return Ok(client);
+        }
+        let opening = Box::pin(async {
+            let opened = self.0.open(specification, &digest).await;
+            let outcome = if opened.is_ok() { "ok" } else { "failed" };
+            metrics::counter!("switchboard_upstream_connects_total", "outcome" => outcome).increment(1);
+            opened.map(|kind| Arc::new(Client { kind, calls: TaskTracker::new() }))
+        });
+        self.0.open.try_get_with(key, opening).await.map_err(|fault: Arc<Fault>| Arc::unwrap_or_clone(fault))
+    }
+
+    /// Closes every client of a configuration: its sessions end on the server too.
+    pub async fn forget(&self, organization: OrganizationId, configuration: ConfigurationId) {
+        self.close_where(|key| key.organization == organization && key.configuration == configuration).await;
+    }
+
+    /// Closes everything, before the process ends.
+    pub async fn close_all(&self) {
+        self.close_where(|_| true).await;
+    }
+
+    async fn close_where(&self, is_meant: impl Fn(&Key) -> bool) {
+        let keys: Vec<Arc<Key>> = self.0.open.iter().map(|(key, _)| key).filter(|key| is_meant(key)).collect();
+        let closing = keys.iter().map(|key| async {
+            if let Some(client) = self.0.open.remove(key.as_ref()).await {
+                client.close().await;
+            }
+        });
+        futures::future::join_all(closing).await;
+    }
+}
+
+impl Inner {
+    async fn open(&self, specification: &Specification, digest: &[u8; 32]) -> Result<Kind, Fault> {
+        let wants_service = specification.transport == Transport::Sse || specification.via == Via::Fastmcp;
+        let service = match &self.fastmcp {
+            Some(service) if wants_service || service.is_forced() => service,
+            None if wants_service => {
+                let message = "This deployment runs no FastMCP service, which this configuration needs.";
+                return Err(Fault::invalid("via", message));
+            }
+            _ => {
+                let native = Native::connect(&self.egress, &specification.endpoint, &specification.credential);
+                return native.await.map(|native| Kind::Native(Box::new(native)));
+            }
+        };
+        // The service's proxy judges every connection; this says so before a secret leaves us.
+        self.egress.check(&specification.endpoint)?;
+        service.connect(specification, digest).await.map(Kind::FastMcp)
+    }
+}
+
+/// Works until the deadline; past it the work is dropped, which cancels it.
+async fn within<T>(deadline: Deadline, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+    if deadline.has_passed() {
+        return Err(failure::late());
+    }
+    tokio::time::timeout(deadline.remaining(), work).await.unwrap_or_else(|_| Err(failure::late()))
+}

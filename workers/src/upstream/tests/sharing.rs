@@ -1,0 +1,108 @@
+//! Who shares a client, and how long it lives.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::future::join_all;
+use http::Method;
+use shared::{
+    Code,
+    command::configurations::{Transport, Via},
+    id::OrganizationId,
+};
+
+use super::{
+    super::{IDLE, Upstreams},
+    bearer, call, egress_to, native_to,
+    server::{Asked, Reply, Server, discovered},
+    specification,
+};
+
+#[tokio::test]
+async fn concurrent_first_uses_open_one_client() {
+    let server = Server::handshake(|asked| asked.result("{}")).await;
+    let upstreams = native_to(&[&server.url]);
+    let specification = specification(&server.url);
+    let clients = join_all((0..64).map(|_| upstreams.client(&specification))).await;
+    let first = clients[0].as_ref().unwrap();
+    assert!(clients.iter().all(|client| Arc::ptr_eq(first, client.as_ref().unwrap())));
+    assert_eq!(server.asked_for("initialize").len(), 1);
+}
+
+#[tokio::test]
+async fn nothing_is_shared_between_organizations_credentials_or_generations() {
+    let server = Server::handshake(|asked| asked.result("{}")).await;
+    let upstreams = native_to(&[&server.url]);
+    let mut own = specification(&server.url);
+    own.credential = bearer("one");
+    let mut others = vec![own.clone(); 4];
+    others[0].organization = OrganizationId::new();
+    others[1].credential = bearer("two");
+    others[2].generation += 1;
+    others[3].endpoint.set_path("/other");
+    let client = upstreams.client(&own).await.unwrap();
+    for other in &others {
+        assert!(!Arc::ptr_eq(&client, &upstreams.client(other).await.unwrap()));
+    }
+    assert!(Arc::ptr_eq(&client, &upstreams.client(&own).await.unwrap()));
+    assert_eq!(server.asked_for("initialize").len(), 5, "each has a session of its own");
+
+    call(&upstreams.client(&others[1]).await.unwrap(), "theirs", "{}").await.unwrap();
+    call(&client, "ours", "{}").await.unwrap();
+    let sent = server.asked_for("tools/call");
+    let of = |index: usize| (sent[index].header("authorization"), sent[index].header("mcp-session-id"));
+    assert_eq!(of(0), ("Bearer two", "session-3"));
+    assert_eq!(of(1), ("Bearer one", "session-1"));
+}
+
+#[tokio::test]
+async fn a_failure_to_connect_is_not_remembered() {
+    let healthy = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let script = {
+        let healthy = Arc::clone(&healthy);
+        move |asked: &Asked| match healthy.load(std::sync::atomic::Ordering::SeqCst) {
+            true => discovered(asked).unwrap_or_else(|| asked.result("{}")),
+            false => Reply::bare(503),
+        }
+    };
+    let server = Server::start(script).await;
+    let upstreams = native_to(&[&server.url]);
+    let specification = specification(&server.url);
+    assert_eq!(upstreams.client(&specification).await.unwrap_err().code, Code::UpstreamFailed);
+    healthy.store(true, std::sync::atomic::Ordering::SeqCst);
+    upstreams.client(&specification).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_client_that_nobody_uses_is_let_go() {
+    let server = Server::handshake(|asked| asked.result("{}")).await;
+    let upstreams = Upstreams::bounded(egress_to(&[&server.url]), None, None, Duration::from_millis(100), 10);
+    drop(upstreams.client(&specification(&server.url)).await.unwrap());
+    server.until(|asked| asked.http == Method::DELETE).await;
+}
+
+#[tokio::test]
+async fn there_are_never_more_clients_than_the_bound() {
+    let server = Server::handshake(|asked| asked.result("{}")).await;
+    let upstreams = Upstreams::bounded(egress_to(&[&server.url]), None, None, IDLE, 3);
+    for _ in 0..10 {
+        let client = upstreams.client(&specification(&server.url)).await.unwrap();
+        call(&client, "t", "{}").await.unwrap();
+    }
+    upstreams.0.open.run_pending_tasks().await;
+    assert!(upstreams.0.open.entry_count() <= 3, "{}", upstreams.0.open.entry_count());
+    server.until(|asked| asked.http == Method::DELETE).await;
+}
+
+#[tokio::test]
+async fn what_needs_the_fastmcp_service_says_so_where_there_is_none() {
+    let server = Server::modern(|asked| asked.result("{}")).await;
+    let upstreams = native_to(&[&server.url]);
+    let (mut sse, mut via) = (specification(&server.url), specification(&server.url));
+    sse.transport = Transport::Sse;
+    via.via = Via::Fastmcp;
+    for specification in [sse, via] {
+        let fault = upstreams.client(&specification).await.unwrap_err();
+        assert_eq!((fault.code, fault.field.as_deref()), (Code::Invalid, Some("via")));
+    }
+    assert_eq!(server.connections(), 0);
+}
