@@ -112,7 +112,10 @@ pub struct CallRequest<'a> {
 
 impl std::fmt::Debug for CallRequest<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("CallRequest").field("tool", &self.tool).field("request_id", &self.request_id).finish_non_exhaustive()
+        f.debug_struct("CallRequest")
+            .field("tool", &self.tool)
+            .field("request_id", &self.request_id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -269,8 +272,12 @@ impl Inner {
                 return native.await.map(|native| Kind::Native(Box::new(native)));
             }
         };
-        // The service's proxy judges every connection; this says so before a secret leaves us.
-        self.egress.check(&specification.endpoint)?;
+        // The service's proxy judges every connection; this says why before a secret leaves us.
+        let endpoint = &specification.endpoint;
+        self.egress.check(endpoint)?;
+        if let (Some(host), Some(port)) = (endpoint.host_str(), endpoint.port_or_known_default()) {
+            self.egress.resolve(host, port).await?;
+        }
         service.connect(specification, digest).await.map(Kind::FastMcp)
     }
 }

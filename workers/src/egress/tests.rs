@@ -228,7 +228,7 @@ async fn a_redirect_anywhere_else_is_refused() {
         let sent = egress.client().post(server.url(&format!("/go?{status},{location}"))).send().await;
         match sent {
             Err(error) => {
-                assert!(refusal_in(&error) == Some(Refused::Redirect) || error.is_redirect(), "{location}: {error:?}")
+                assert!(refusal_in(&error) == Some(Refused::Redirect) || error.is_redirect(), "{location}: {error:?}");
             }
             // A location that no HTTP client can follow is handed back as it came.
             Ok(answer) => assert_eq!(answer.status(), status, "{location}"),

@@ -1,4 +1,4 @@
-//! The client of the FastMCP service, which speaks to the servers that this process does not speak
+//! The client of the `FastMCP` service, which speaks to the servers that this process does not speak
 //! to itself (legacy SSE, and whatever an operator prefers to send that way). The service keeps the
 //! MCP clients; here is only the handle, whose specification travels with every request, so that
 //! any replica of the service can answer.
@@ -40,10 +40,10 @@ const COURTESY: Duration = Duration::from_secs(5);
 /// How long connecting to an MCP server may take.
 const OPEN: Duration = Duration::from_secs(16);
 /// Shorter than the 75 seconds after which the service closes an unused connection.
-const POOL_IDLE: Duration = Duration::from_secs(60);
+const POOL_IDLE: Duration = Duration::from_mins(1);
 const POOLED_CONNECTIONS: usize = 64;
 
-/// The FastMCP service.
+/// The `FastMCP` service.
 #[derive(Clone, Debug)]
 pub(super) struct Service(Arc<Inner>);
 
@@ -74,7 +74,14 @@ impl Service {
             .build()
             .map_err(|error| error.to_string());
         let is_proven = AtomicBool::new(false);
-        Self(Arc::new(Inner { http, url: config.url, key: Key::new(&config.key), force: config.force, proxy, is_proven }))
+        Self(Arc::new(Inner {
+            http,
+            url: config.url,
+            key: Key::new(&config.key),
+            force: config.force,
+            proxy,
+            is_proven,
+        }))
     }
 
     /// True when every configuration goes this way.
@@ -86,10 +93,7 @@ impl Service {
     pub(super) async fn connect(&self, specification: &Specification, digest: &[u8; 32]) -> Result<Remote, Fault> {
         let remote = Remote::new(self.clone(), specification, digest);
         within(Deadline::after(OPEN), async {
-            if !self.0.is_proven.load(Relaxed) {
-                self.prove().await?;
-            }
-            let body = remote.body(OPEN, b"");
+            let body = remote.body(OPEN, &[]);
             let response = self.post("/mcp/connect", body, "-").await?;
             answer::whole(response).await.map(drop)
         })
@@ -108,12 +112,22 @@ impl Service {
         Ok(())
     }
 
+    /// Sends what may hold a secret, and so only to a service that has proven itself.
     async fn post(&self, path: &'static str, body: Vec<u8>, request_id: &str) -> Result<Response, Fault> {
+        if !self.0.is_proven.load(Relaxed) {
+            self.prove().await?;
+        }
         self.send(Method::POST, path, body, request_id).await
     }
 
     /// Sends a signed request; an answer without proof is no answer.
-    async fn send(&self, method: Method, path: &'static str, body: Vec<u8>, request_id: &str) -> Result<Response, Fault> {
+    async fn send(
+        &self,
+        method: Method,
+        path: &'static str,
+        body: Vec<u8>,
+        request_id: &str,
+    ) -> Result<Response, Fault> {
         let http = self.0.http.as_ref().map_err(Fault::internal)?;
         let mut url = self.0.url.clone();
         url.set_path(path);
@@ -181,14 +195,17 @@ impl Remote {
     }
 
     /// A request's body: the preamble, the time that is left, and the rest of the object's inside.
-    fn body(&self, patience: Duration, rest: &[u8]) -> Vec<u8> {
+    fn body(&self, patience: Duration, rest: &[&[u8]]) -> Vec<u8> {
         // The service takes 1 to 600,000 ms.
         let timeout = format!(r#","timeout_ms":{}"#, patience.as_millis().clamp(1, 600_000));
         let preamble = self.preamble.reveal().as_bytes();
-        let mut body = Vec::with_capacity(preamble.len() + timeout.len() + rest.len() + 1);
+        let size_bytes = preamble.len() + timeout.len() + rest.iter().map(|part| part.len()).sum::<usize>() + 1;
+        let mut body = Vec::with_capacity(size_bytes);
         body.extend_from_slice(preamble);
         body.extend_from_slice(timeout.as_bytes());
-        body.extend_from_slice(rest);
+        for part in rest {
+            body.extend_from_slice(part);
+        }
         body.push(b'}');
         body
     }
@@ -199,7 +216,7 @@ impl Remote {
             let tool = serde_json::to_vec(request.tool).map_err(Fault::internal)?;
             let arguments = request.arguments.bytes();
             let stream: &[u8] = if request.progress.is_some() { br#","stream":true"# } else { b"" };
-            let rest = [br#","tool":"#, tool.as_slice(), br#","arguments":"#, arguments, stream].concat();
+            let rest: [&[u8]; 5] = [br#","tool":"#, &tool, br#","arguments":"#, arguments, stream];
             let body = self.body(request.deadline.remaining(), &rest);
             let response = self.service.post("/mcp/call_tool", body, request.request_id).await?;
             match request.progress {
@@ -212,7 +229,7 @@ impl Remote {
 
     pub(super) async fn list_tools(&self, deadline: Deadline, request_id: &str) -> Result<Vec<Raw>, Fault> {
         within(deadline, async {
-            let body = self.body(deadline.remaining(), b"");
+            let body = self.body(deadline.remaining(), &[]);
             let response = self.service.post("/mcp/list_tools", body, request_id).await?;
             let page: Bytes = answer::whole(response).await?;
             let mut listing = Listing::default();

@@ -38,8 +38,7 @@ pub(super) struct Listing {
 impl Listing {
     /// Takes a page in; `Some` is the cursor of the next one. The definitions stay the page's bytes.
     pub(super) fn take(&mut self, page: &Bytes) -> Result<Option<&str>, Fault> {
-        let read: Page<'_> =
-            serde_json::from_slice(page).map_err(|_| garbage("is no list of tools"))?;
+        let read: Page<'_> = serde_json::from_slice(page).map_err(|_| garbage("is no list of tools"))?;
         self.pages += 1;
         self.size_bytes += page.len();
         if self.size_bytes > MAX_BYTES || self.tools.len() + read.tools.len() > MAX_TOOLS {
@@ -128,9 +127,8 @@ mod tests {
         listing.take(&page(r#"{"tools":[],"nextCursor":"a"}"#)).unwrap();
         listing.take(&page(r#"{"tools":[],"nextCursor":"a"}"#)).unwrap_err();
         let mut listing = Listing::default();
-        let failed = (0..).find(|n| {
-            listing.take(&page(&format!(r#"{{"tools":[],"nextCursor":"{n}"}}"#))).is_err()
-        });
+        let failed =
+            (0..1_000).find(|n| listing.take(&page(&format!(r#"{{"tools":[],"nextCursor":"{n}"}}"#))).is_err());
         assert_eq!(failed, Some(MAX_PAGES - 1));
     }
 

@@ -59,7 +59,7 @@ impl Native {
             let link = self.link.load_full();
             let result = match self.call_on(&link, request).await {
                 Err(Failure::Stranger(_)) => {
-                    let link = self.renewed(&link, request.request_id).await?;
+                    let link = Box::pin(self.renewed(&link, request.request_id)).await?;
                     self.call_on(&link, request).await
                 }
                 outcome => outcome,
@@ -86,7 +86,7 @@ impl Native {
             let link = self.link.load_full();
             match self.list_on(&link, request_id).await {
                 Err(Failure::Stranger(_)) => {
-                    let link = self.renewed(&link, request_id).await?;
+                    let link = Box::pin(self.renewed(&link, request_id)).await?;
                     self.list_on(&link, request_id).await.map_err(Failure::into_fault)
                 }
                 outcome => outcome.map_err(Failure::into_fault),

@@ -131,11 +131,10 @@ fn text_of(json: &str) -> Option<Cow<'_, str>> {
 
 /// Text as a header value: as it is where a header can carry it, else `=?base64?<base64>?=`.
 pub(super) fn encoded(text: &str) -> HeaderValue {
-    let plain = text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
-        && !text.starts_with(' ')
-        && !text.ends_with(' ')
-        && !(text.starts_with("=?base64?") && text.ends_with("?="));
-    let value = if plain {
+    let is_padded = text.starts_with(' ') || text.ends_with(' ');
+    let looks_wrapped = text.starts_with("=?base64?") && text.ends_with("?=");
+    let is_printable = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    let value = if is_printable && !is_padded && !looks_wrapped {
         HeaderValue::from_str(text)
     } else {
         HeaderValue::from_str(&format!("=?base64?{}?=", BASE64_STANDARD.encode(text)))

@@ -1,5 +1,5 @@
 //! Upstream clients against real servers: scripted ones that speak exact bytes, rmcp's own, and
-//! the real FastMCP service.
+//! the real `FastMCP` service.
 
 mod cancelling;
 mod faults;

@@ -1,4 +1,4 @@
-//! What the FastMCP service answers, and what its error codes mean (`fastmcp/README.md`).
+//! What the `FastMCP` service answers, and what its error codes mean (`fastmcp/README.md`).
 
 use bytes::{Bytes, BytesMut};
 use reqwest::Response;
@@ -106,9 +106,12 @@ fn fault(error: ServiceError<'_>) -> Fault {
         ("protocol" | "upstream", _) => failure::garbage("is not MCP, or it failed"),
         // Nothing was delivered.
         ("busy", _) => Fault::unavailable("The FastMCP service", "it is busy"),
-        // What we describe the server with is ours to get right, except for its address.
+        // What we describe the server with is ours to get right, except for its address and token.
         ("invalid", _) if words.starts_with("specification.url") => {
             Fault::invalid("endpoint", "The FastMCP service cannot use this address.")
+        }
+        ("invalid", _) if words.starts_with("specification.auth") => {
+            Fault::invalid("auth.token", "The token holds characters that no header can carry.")
         }
         ("invalid", _) if !words.starts_with("specification.") && !words.starts_with("client_id") => {
             Fault::new(Code::Invalid, format!("The call cannot be carried: {words}"))
@@ -157,6 +160,7 @@ mod tests {
         let refused = |message: &str| code_of(&format!(r#"{{"error":{{"code":"invalid","message":"{message}"}}}}"#));
         assert_eq!(refused("specification.proxy: is required"), Code::Internal);
         assert_eq!(refused("specification.url: is not a URL"), Code::Invalid);
+        assert_eq!(refused("specification.auth.bearer.token: is not a bearer token"), Code::Invalid);
         assert_eq!(refused("arguments: holds half of a surrogate pair"), Code::Invalid);
     }
 }

@@ -1,4 +1,4 @@
-//! `FASTMCP_*`: where the FastMCP service is, if there is one.
+//! `FASTMCP_*`: where the `FastMCP` service is, if there is one.
 
 use serde::Deserialize;
 use shared::{config::flag, secret::Secret};
@@ -7,7 +7,7 @@ use url::Url;
 /// The shortest key that is accepted, in bytes; the service holds it to the same.
 const MIN_KEY_BYTES: usize = 32;
 
-/// The FastMCP service.
+/// The `FastMCP` service.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(try_from = "Variables")]
 pub struct FastMcpConfig {

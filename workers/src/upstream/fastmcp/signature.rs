@@ -1,4 +1,4 @@
-//! How worker and FastMCP service prove to each other that they hold the same key, without ever
+//! How worker and `FastMCP` service prove to each other that they hold the same key, without ever
 //! sending it: the worker signs each request, the service proves itself over the request's nonce
 //! in each answer (`fastmcp/README.md`).
 

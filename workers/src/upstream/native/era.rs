@@ -148,11 +148,9 @@ async fn attempt(
         config = config.auth_header(token.reveal().as_str());
     }
     let transport = StreamableHttpClientTransport::with_client(probe, config);
-    let identity = ClientConfig::new(
-        ClientCapabilities::default(),
-        Implementation::new(CLIENT_NAME, env!("CARGO_PKG_VERSION")),
-    )
-    .with_protocol_version(ProtocolVersion::V_2025_11_25);
+    let identity =
+        ClientConfig::new(ClientCapabilities::default(), Implementation::new(CLIENT_NAME, env!("CARGO_PKG_VERSION")))
+            .with_protocol_version(ProtocolVersion::V_2025_11_25);
     let served = tokio::time::timeout(ATTEMPT, identity.serve_with_lifecycle(transport, mode)).await;
     match served {
         Ok(Ok(service)) => found(service, &seen).map_err(|fault| Failed { fault, is_final: true }),

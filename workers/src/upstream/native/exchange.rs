@@ -94,7 +94,13 @@ impl Exchange<'_> {
         outcome
     }
 
-    async fn answer(&self, id: u64, headers: HeaderMap, body: Vec<u8>, progress: Progress<'_>) -> Result<Bytes, Failure> {
+    async fn answer(
+        &self,
+        id: u64,
+        headers: HeaderMap,
+        body: Vec<u8>,
+        progress: Progress<'_>,
+    ) -> Result<Bytes, Failure> {
         let response = self.send(Method::POST, headers, body).await?;
         let kind = Kind::of(response.headers());
         let result = match (response.status(), kind) {
@@ -121,7 +127,7 @@ impl Exchange<'_> {
 
     async fn single(&self, response: Response, id: u64) -> Result<Bytes, Failure> {
         // The envelope around the result is small; the result itself is measured exactly later.
-        let body = read_capped(response, self.max_bytes + MAX_ERROR_BYTES).await.map_err(|error| self.body(error))?;
+        let body = read_capped(response, self.max_bytes + MAX_ERROR_BYTES).await.map_err(|error| self.body(&error))?;
         match message::read(&body, id) {
             Some(Message::Result(result)) => Ok(result),
             Some(Message::Error(error)) => Err(self.error(StatusCode::OK, error)),
@@ -218,11 +224,11 @@ impl Exchange<'_> {
         if is_stranger { Failure::Stranger(fault) } else { Failure::Fault { fault, code: Some(code) } }
     }
 
-    fn body(&self, error: BodyError) -> Failure {
+    fn body(&self, error: &BodyError) -> Failure {
         tracing::warn!(request_id = self.request_id, cause = %error, "the upstream's answer could not be read");
         match error {
             BodyError::TooLarge { .. } => failure::too_large().into(),
-            _ => failure::broken().into(),
+            BodyError::Broken(_) => failure::broken().into(),
         }
     }
 

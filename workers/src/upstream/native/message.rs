@@ -72,7 +72,7 @@ fn is_same(answered: &str, id: u64) -> bool {
 }
 
 #[derive(Deserialize, Serialize)]
-struct Progress<'a> {
+struct Step<'a> {
     #[serde(borrow, rename = "progressToken", skip_serializing)]
     token: &'a RawValue,
     #[serde(borrow)]
@@ -83,11 +83,11 @@ struct Progress<'a> {
     message: Option<&'a RawValue>,
 }
 
-fn progress<'a>(params: Option<&'a RawValue>, id: u64) -> Message<'a> {
-    let read = params.and_then(|params| serde_json::from_str::<Progress<'_>>(params.get()).ok());
-    match read.filter(|progress| is_same(progress.token.get(), id)) {
+fn progress(params: Option<&RawValue>, id: u64) -> Message<'_> {
+    let read = params.and_then(|params| serde_json::from_str::<Step<'_>>(params.get()).ok());
+    match read.filter(|step| is_same(step.token.get(), id)) {
         // Our token means nothing to the caller, so it is left out.
-        Some(progress) => Raw::of(&progress).map_or(Message::Other, Message::Progress),
+        Some(step) => Raw::of(&step).map_or(Message::Other, Message::Progress),
         None => Message::Other,
     }
 }
@@ -197,7 +197,12 @@ mod tests {
 
     #[test]
     fn an_answer_to_another_request_is_not_ours() {
-        for text in [r#"{"id":8,"result":{}}"#, r#"{"id":"x","result":{}}"#, r#"{"result":{}}"#, r#"{"id":8,"error":{"code":1}}"#] {
+        for text in [
+            r#"{"id":8,"result":{}}"#,
+            r#"{"id":"x","result":{}}"#,
+            r#"{"result":{}}"#,
+            r#"{"id":8,"error":{"code":1}}"#,
+        ] {
             assert!(matches!(read(&bytes(text), 7), Some(Message::Other)), "{text}");
         }
         assert!(matches!(read(&bytes(r#"{"id":"7","result":{}}"#), 7), Some(Message::Result(_))));
@@ -206,7 +211,15 @@ mod tests {
 
     #[test]
     fn what_is_no_message_is_told_apart() {
-        for text in ["", "[]", "{}", "nonsense", r#"{"id":7}"#, r#"{"id":7,"result":{},"error":{"code":1}}"#, r#"{"id":7,"error":1}"#] {
+        for text in [
+            "",
+            "[]",
+            "{}",
+            "nonsense",
+            r#"{"id":7}"#,
+            r#"{"id":7,"result":{},"error":{"code":1}}"#,
+            r#"{"id":7,"error":1}"#,
+        ] {
             assert!(read(&bytes(text), 7).is_none(), "{text}");
         }
     }

@@ -136,7 +136,9 @@ async fn a_server_that_cannot_be_known_is_a_fault_at_once() {
     let fault = connecting_to(&nobody).await;
     assert_eq!((fault.code, fault.message.as_str()), (Code::UpstreamFailed, "The MCP server cannot be reached."));
 
-    for (status, code, attempts) in [(401, Code::Reconnect, 1), (500, Code::UpstreamFailed, 2), (404, Code::UpstreamFailed, 3)] {
+    for (status, code, attempts) in
+        [(401, Code::Reconnect, 1), (500, Code::UpstreamFailed, 2), (404, Code::UpstreamFailed, 3)]
+    {
         let server = Server::start(move |_| Reply::typed(status, "text/plain", SECRET)).await;
         let fault = connecting_to(&server.url).await;
         assert_eq!(fault.code, code, "{status}");

