@@ -99,13 +99,22 @@ pub struct Notes {
 impl Notes {
     /// Names what is acted upon.
     pub fn resource(&mut self, kind: &str, id: impl ToString) {
-        self.resource = Some(Resource { kind: kind.to_owned(), id: id.to_string() });
+        self.resource = Some(Resource { kind: kind.to_owned(), id: storable(&id.to_string()) });
     }
 
     /// Adds a fact. Never an argument, a result or a secret.
     pub fn detail(&mut self, name: &str, value: impl Into<serde_json::Value>) {
-        self.details.insert(name.to_owned(), value.into());
+        let value = match value.into() {
+            serde_json::Value::String(text) => storable(&text).into(),
+            other => other,
+        };
+        self.details.insert(name.to_owned(), value);
     }
+}
+
+/// PostgreSQL has no NUL in text: one in a name would refuse the whole batch it is written with.
+fn storable(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
 }
 
 impl Event {

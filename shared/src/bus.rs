@@ -4,6 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_nats::{Client, ConnectOptions, jetstream};
+use tokio::sync::watch;
 
 use crate::{command::Pool, config, fault::Fault};
 
@@ -57,6 +58,7 @@ pub struct Bus {
     jetstream: jetstream::Context,
     role: Role,
     instance: Arc<str>,
+    connections: watch::Receiver<u64>,
 }
 
 /// How long JetStream's own API may take.
@@ -66,6 +68,7 @@ impl Bus {
     /// Connects, retrying until the server is there, and reconnects for ever.
     pub async fn connect(config: &config::Nats, role: Role) -> anyhow::Result<Self> {
         let instance: Arc<str> = uuid::Uuid::new_v4().simple().to_string().into();
+        let (connected, connections) = watch::channel(0);
         let mut options = ConnectOptions::new()
             .name(format!("switchboard-{}-{instance}", role.name()))
             .custom_inbox_prefix(subject::inbox_prefix(role))
@@ -73,10 +76,15 @@ impl Bus {
             .max_reconnects(None)
             .reconnect_delay_callback(|attempt| Duration::from_millis(50 * (1 << attempt.min(5)) as u64))
             .request_timeout(Some(API_PATIENCE))
-            .event_callback(|event| async move {
-                match event {
-                    async_nats::Event::Connected => tracing::info!("connected to NATS"),
-                    other => tracing::warn!(event = %other, "NATS"),
+            .event_callback(move |event| {
+                if matches!(event, async_nats::Event::Connected) {
+                    connected.send_modify(|count| *count += 1);
+                }
+                async move {
+                    match event {
+                        async_nats::Event::Connected => tracing::info!("connected to NATS"),
+                        other => tracing::warn!(event = %other, "NATS"),
+                    }
                 }
             });
         if let Some(path) = &config.credentials {
@@ -92,7 +100,7 @@ impl Bus {
         let servers: Vec<String> = config.url.split(',').map(|url| url.trim().to_owned()).collect();
         let client = options.connect(servers).await?;
         let jetstream = jetstream::new(client.clone());
-        Ok(Self { client, jetstream, role, instance })
+        Ok(Self { client, jetstream, role, instance, connections })
     }
 
     /// This process's name on the bus: 32 hexadecimal digits, new at each start.
@@ -103,6 +111,11 @@ impl Bus {
     /// The role it connected in.
     pub const fn role(&self) -> Role {
         self.role
+    }
+
+    /// Counts connections made: a change means that NATS may have been restarted in between.
+    pub fn connections(&self) -> watch::Receiver<u64> {
+        self.connections.clone()
     }
 
     /// True while the connection stands.

@@ -31,7 +31,7 @@ pub enum LogFormat {
 
 /// What other people's crates may say at most, whatever the filter: `rmcp` prints authorization
 /// codes and token responses at debug level, the HTTP crates print headers.
-const CEILINGS: [&str; 5] = ["rmcp=info", "hyper=info", "hyper_util=info", "reqwest=info", "h2=info"];
+const CEILINGS: [&str; 5] = ["rmcp=off", "hyper=info", "hyper_util=info", "reqwest=info", "h2=info"];
 
 /// Starts logging. Call once, first thing in `main`.
 pub fn start_logs(config: &Log) -> anyhow::Result<()> {

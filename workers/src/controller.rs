@@ -15,8 +15,10 @@ const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// Sweeps until told to stop; at once when a limit changes.
 pub async fn serve(parts: Arc<Controller>, sizes: Sizes, stop: CancellationToken) {
     let mut changes = parts.limits.changes();
+    let mut connections = parts.bus.connections();
     loop {
         changes.borrow_and_update();
+        connections.borrow_and_update();
         if let Err(fault) = sweep(&parts, sizes).await {
             tracing::warn!(%fault, "a sweep failed; the next one tries again");
         }
@@ -24,6 +26,8 @@ pub async fn serve(parts: Arc<Controller>, sizes: Sizes, stop: CancellationToken
             () = stop.cancelled() => return,
             () = tokio::time::sleep(SWEEP_EVERY) => {}
             () = limits_changed(&mut changes) => {}
+            // A restarted server has forgotten its memory streams.
+            Ok(()) = connections.changed() => {}
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Sealing and opening what the database keeps: the vault's cryptography joined with the
 //! organization's wrapped keys.
 
+use std::sync::Arc;
+
 use shared::{
     Fault,
     db::{Transaction, tenant_keys::{self, WrappedKey}},
@@ -24,7 +26,7 @@ pub async fn seal(transaction: &mut Transaction, vault: &Vault, place: &Place<'_
         Some(key) => key,
         None => first_key(transaction, vault).await?,
     };
-    let sealed = unwrap(vault, transaction.organization(), &key)?.seal(place, plain)?;
+    let sealed = at_hand(vault, transaction.organization(), &key)?.seal(place, plain)?;
     tenant_keys::count_write(transaction, key.id).await?;
     Ok(sealed)
 }
@@ -36,9 +38,15 @@ pub async fn open_text(
     place: &Place<'_>,
     sealed: &[u8],
 ) -> Result<Secret<String>, Fault> {
-    let DekId(id) = sealed_with(sealed)?;
-    let key = tenant_keys::by_id(transaction, id).await?.ok_or_else(|| Fault::internal("a secret's data key is missing"))?;
-    let plain = unwrap(vault, transaction.organization(), &key)?.open(place, sealed)?;
+    let id = sealed_with(sealed)?;
+    let key = match vault.at_hand.get(transaction.organization(), id) {
+        Some(key) => key,
+        None => {
+            let stored = tenant_keys::by_id(transaction, id.0).await?;
+            at_hand(vault, transaction.organization(), &stored.ok_or_else(|| Fault::internal("a secret's data key is missing"))?)?
+        }
+    };
+    let plain = key.open(place, sealed)?;
     let text = std::str::from_utf8(plain.reveal()).map_err(|_| Fault::internal("a sealed text is not UTF-8"))?;
     Ok(Secret::new(text.to_owned()))
 }
@@ -49,6 +57,11 @@ async fn first_key(transaction: &mut Transaction, vault: &Vault) -> Result<Wrapp
     tenant_keys::keep_first(transaction, &key, ALGORITHM).await
 }
 
-fn unwrap(vault: &Vault, organization: OrganizationId, key: &WrappedKey) -> Result<DataKey, Fault> {
-    Ok(vault.unwrap_tenant_key(organization, DekId(key.id), &key.kek_id, &key.wrapped)?)
+fn at_hand(vault: &Vault, organization: OrganizationId, key: &WrappedKey) -> Result<Arc<DataKey>, Fault> {
+    let id = DekId(key.id);
+    if let Some(known) = vault.at_hand.get(organization, id) {
+        return Ok(known);
+    }
+    let opened = vault.unwrap_tenant_key(organization, id, &key.kek_id, &key.wrapped)?;
+    Ok(vault.at_hand.keep(organization, opened))
 }

@@ -216,7 +216,10 @@ async fn tool(configuration: Configuration, bus: Bus, database: Database, load: 
     let mut proxy_url = None;
     if configuration.fastmcp.is_some() {
         let listen = configuration.egress.proxy_listen.unwrap_or_else(|| std::net::SocketAddr::from(([127, 0, 0, 1], 0)));
-        let proxy = Proxy::bind(egress.clone(), listen).await?;
+        let mut proxy = Proxy::bind(egress.clone(), listen).await?;
+        if let Some(host) = configuration.egress.proxy_host {
+            proxy = proxy.reached_as(host);
+        }
         proxy_url = Some(proxy.url());
         let stop = shift.stop.clone();
         let tasks = shift.tasks.clone();

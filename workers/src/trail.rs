@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use shared::{Fault, audit::Event, bus::work::AuditBatch, db};
+use shared::{Code, Fault, audit::Event, bus::work::AuditBatch, db};
 use tokio_util::sync::CancellationToken;
 
 use crate::pools::Audit;
@@ -39,13 +39,34 @@ async fn keep(parts: &Audit, batch: AuditBatch) -> Result<(), Fault> {
     let read = batch.len();
     let events: Vec<(Event, Bytes)> = batch.events().filter_map(read_event).collect();
     if !events.is_empty() {
-        let new = db::audit::append(&parts.database, &events).await?;
+        let new = append(parts, &events).await?;
         metrics::counter!("switchboard_audit_events_total", "fate" => "kept").increment(u64::try_from(new).unwrap_or_default());
     }
     let unreadable = read - events.len();
     metrics::counter!("switchboard_audit_events_total", "fate" => "unreadable").increment(u64::try_from(unreadable).unwrap_or_default());
     batch.ack().await;
     Ok(())
+}
+
+/// One event that the database refuses must not hold back the others: after a refused batch each
+/// goes alone, and the refused ones stay in the stream for an operator to look at.
+async fn append(parts: &Audit, events: &[(Event, Bytes)]) -> Result<i64, Fault> {
+    match db::audit::append(&parts.database, events).await {
+        Err(fault) if fault.code == Code::Internal => {}
+        ended => return ended,
+    }
+    let mut new = 0;
+    for event in events {
+        match db::audit::append(&parts.database, std::slice::from_ref(event)).await {
+            Ok(count) => new += count,
+            Err(fault) if fault.code == Code::Internal => {
+                tracing::error!(event = %event.0.id, "the database refuses an audit event");
+                metrics::counter!("switchboard_audit_events_total", "fate" => "refused").increment(1);
+            }
+            Err(fault) => return Err(fault),
+        }
+    }
+    Ok(new)
 }
 
 fn read_event(bytes: &Bytes) -> Option<(Event, Bytes)> {

@@ -92,6 +92,8 @@ impl From<VaultError> for Fault {
 pub struct Vault {
     active: String,
     keks: HashMap<String, KeyBytes>,
+    /// Data keys that were opened a short while ago.
+    pub(crate) at_hand: DataKeys,
 }
 
 impl std::fmt::Debug for Vault {
@@ -104,7 +106,7 @@ impl Vault {
     /// Reads the keys; refuses what is malformed, weak or published.
     pub fn new(config: &VaultConfig) -> anyhow::Result<Self> {
         let Keys { active, keks } = config.parse()?;
-        Ok(Self { active, keks })
+        Ok(Self { active, keks, at_hand: DataKeys::default() })
     }
 
     /// The key-encryption key that wraps new data keys.

@@ -43,7 +43,14 @@ impl Caller {
     /// Subscribes this process's inbox.
     pub async fn start(bus: Bus) -> Result<Self, Fault> {
         let inbox = Inbox::subscribe(&bus).await?;
-        Ok(Self { bus, inbox, lanes: OpenLanes::default() })
+        let lanes = OpenLanes::default();
+        let (open, mut connections) = (lanes.clone(), bus.connections());
+        tokio::spawn(async move {
+            while connections.changed().await.is_ok() {
+                open.forget_all();
+            }
+        });
+        Ok(Self { bus, inbox, lanes })
     }
 
     /// Sends a command and awaits its end, which comes by the deadline or is told as `timeout`.

@@ -15,7 +15,7 @@ use super::{Bus, caller::Caller, streams, subject};
 use crate::{
     command::{Pool, lanes},
     context::{Context, now_unix_ms},
-    fault::Fault,
+    fault::{Code, Fault},
     id::OrganizationId,
 };
 
@@ -32,14 +32,21 @@ pub(super) struct OpenLanes {
 }
 
 impl OpenLanes {
-    /// Asks the controller to open the lane unless it was open lately.
+    /// Asks the controller to open the lane unless it was open lately. Without a controller a lane
+    /// is believed open for twice as long: nobody else removes one.
     pub(super) async fn ensure(&self, caller: &Caller, context: &Context) -> Result<(), Fault> {
-        if self.is_open(context.organization) {
+        let age = self.age(context.organization);
+        if age.is_some_and(|age| age < LANE_CACHE) {
             return Ok(());
         }
-        caller.call(context, &lanes::Open {}).await?;
-        self.lock().insert(context.organization, Instant::now());
-        Ok(())
+        match caller.call(context, &lanes::Open {}).await {
+            Ok(_) => {
+                self.lock().insert(context.organization, Instant::now());
+                Ok(())
+            }
+            Err(fault) if fault.code == Code::Unavailable && age.is_some_and(|age| age < 2 * LANE_CACHE) => Ok(()),
+            Err(fault) => Err(fault),
+        }
     }
 
     /// The next call asks again.
@@ -47,8 +54,13 @@ impl OpenLanes {
         self.lock().remove(&organization);
     }
 
-    fn is_open(&self, organization: OrganizationId) -> bool {
-        self.lock().get(&organization).is_some_and(|since| since.elapsed() < LANE_CACHE)
+    /// Every next call asks again: NATS may have been restarted and have lost its memory.
+    pub(super) fn forget_all(&self) {
+        self.lock().clear();
+    }
+
+    fn age(&self, organization: OrganizationId) -> Option<Duration> {
+        self.lock().get(&organization).map(Instant::elapsed)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<OrganizationId, Instant>> {

@@ -30,8 +30,11 @@ use crate::{
     upstream::{HeaderParameter, Specification},
 };
 
-/// How long an entry is believed without news.
+/// How long an entry is believed without news. While the database is away it is believed longer:
+/// news come through the shared state, not through the database.
 const BELIEVED_FOR: Duration = Duration::from_secs(60);
+/// How long an entry that nobody asks for is kept.
+const KEPT_FOR: Duration = Duration::from_secs(600);
 /// How often a server is asked again because a caller names a tool it did not offer.
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(30);
 
@@ -46,7 +49,7 @@ pub struct Catalogue {
 
 impl Default for Catalogue {
     fn default() -> Self {
-        Self { entries: Cache::builder().max_capacity(20_000).time_to_live(BELIEVED_FOR).build() }
+        Self { entries: Cache::builder().max_capacity(20_000).time_to_idle(KEPT_FOR).build() }
     }
 }
 
@@ -57,6 +60,7 @@ pub(super) struct Entry {
     specification: Specification,
     tools: HashMap<String, PinnedTool>,
     listed_at: Option<Instant>,
+    loaded_at: Instant,
 }
 
 /// A pinned tool ready for calls.
@@ -149,17 +153,28 @@ fn key(context: &Context, configuration: &str) -> Key {
 async fn entry(scope: &Scope<'_, Tool>, configuration: &str) -> Result<Arc<Entry>, Fault> {
     let key = key(scope.context, configuration);
     let entries = &scope.parts.catalogue.entries;
-    if let Some(known) = entries.get(&key).await {
-        if is_current(scope.parts, scope.context.organization, &known) {
-            return Ok(known);
+    let known = entries.get(&key).await;
+    if let Some(known) = &known {
+        let current = is_current(scope.parts, scope.context.organization, known);
+        if current && known.loaded_at.elapsed() < BELIEVED_FOR {
+            return Ok(Arc::clone(known));
         }
         entries.invalidate(&key).await;
-        scope.parts.upstreams.forget(scope.context.organization, known.configuration.id).await;
+        if !current {
+            scope.parts.upstreams.forget(scope.context.organization, known.configuration.id).await;
+        }
     }
-    entries
-        .try_get_with(key, load(scope.parts, scope.context, configuration, None))
-        .await
-        .map_err(|fault| Fault::clone(&fault))
+    let listed_at = known.as_ref().and_then(|known| known.listed_at);
+    let loaded = entries.try_get_with(key.clone(), load(scope.parts, scope.context, configuration, listed_at)).await;
+    match (loaded, known) {
+        (Err(fault), Some(known))
+            if fault.code == Code::Unavailable && is_current(scope.parts, scope.context.organization, &known) =>
+        {
+            entries.insert(key, Arc::clone(&known)).await;
+            Ok(known)
+        }
+        (loaded, _) => loaded.map_err(|fault| Fault::clone(&fault)),
+    }
 }
 
 fn is_current(parts: &Tool, organization: OrganizationId, entry: &Entry) -> bool {
@@ -185,7 +200,7 @@ async fn load(parts: &Tool, context: &Context, configuration: &str, listed_at: O
         credential,
     };
     let tools = pinned.into_iter().map(|pinned| (pinned.name.clone(), PinnedTool::new(pinned))).collect();
-    Ok(Arc::new(Entry { configuration: stored.configuration, specification, tools, listed_at }))
+    Ok(Arc::new(Entry { configuration: stored.configuration, specification, tools, listed_at, loaded_at: Instant::now() }))
 }
 
 async fn credential(transaction: &mut db::Transaction, parts: &Tool, stored: &Stored) -> Result<Credential, Fault> {
