@@ -8,6 +8,8 @@ CREATE TABLE public.organizations (
     name text NOT NULL,
     -- Calls that run at one moment.
     concurrency_limit int NOT NULL DEFAULT 8,
+    -- Calls wait and none starts.
+    paused boolean NOT NULL DEFAULT false,
     calls_per_minute int NOT NULL DEFAULT 600,
     -- Waiting and running calls together. NULL: the deployment's bound alone applies.
     queue_limit int,
@@ -56,7 +58,7 @@ REVOKE ALL ON public.organizations FROM PUBLIC, anon, authenticated, service_rol
 -- The session pool reads and configures the organization it acts for. Its id, slug and creation are
 -- not its to change, and a new organization comes from app.create_organization alone.
 GRANT SELECT ON public.organizations TO switchboard_session;
-GRANT UPDATE (name, concurrency_limit, calls_per_minute, queue_limit, session_limit, result_retention,
+GRANT UPDATE (name, concurrency_limit, paused, calls_per_minute, queue_limit, session_limit, result_retention,
         allowed_origins, tool_policy, generation, updated_at, deleted_at)
     ON public.organizations TO switchboard_session;
 -- The tool pool reads what it must obey while it runs a call: tool policy, retention, deletion.
@@ -66,9 +68,12 @@ CREATE POLICY tenant ON public.organizations TO switchboard_session, switchboard
     WITH CHECK (id = (SELECT app.org_id()));
 
 -- The functions below run as the owner, which FORCE holds to policies too: it may see and add rows of
--- any organization, and neither change nor delete one.
+-- any organization, change what app.limit_organization names, and delete none.
 CREATE POLICY owner_reads ON public.organizations FOR SELECT TO switchboard_owner USING (true);
 CREATE POLICY owner_inserts ON public.organizations FOR INSERT TO switchboard_owner WITH CHECK (true);
+-- An operator changes limits (app.limit_organization); its columns are named there.
+CREATE POLICY owner_updates ON public.organizations FOR UPDATE TO switchboard_owner
+    USING (true) WITH CHECK (true);
 
 INSERT INTO public.organizations (id, slug, name)
 VALUES ('00000000-0000-0000-0000-000000000000', 'platform', 'Platform');
@@ -101,11 +106,31 @@ BEGIN
 END
 $$;
 
+-- Changes an organization's limits for a platform operator; NULL leaves one as it is. No row: there is
+-- no such organization.
+CREATE FUNCTION app.limit_organization(organization_id uuid, new_concurrency_limit int, new_paused boolean)
+RETURNS TABLE (
+    id uuid, slug text, name text, concurrency_limit int, paused boolean, generation bigint, created_at timestamptz
+)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = ''
+AS $$
+#variable_conflict use_column
+BEGIN
+    PERFORM app.require_operator();
+    RETURN QUERY
+        UPDATE public.organizations AS o
+        SET concurrency_limit = COALESCE(new_concurrency_limit, o.concurrency_limit),
+            paused = COALESCE(new_paused, o.paused)
+        WHERE o.id = organization_id AND o.deleted_at IS NULL
+        RETURNING o.id, o.slug, o.name, o.concurrency_limit, o.paused, o.generation, o.created_at;
+END
+$$;
+
 -- Pages through all organizations by slug for a platform operator. Pass the last slug seen, or NULL.
 -- Deleted ones are listed with their time of deletion. A page has 1 to 200 rows.
 CREATE FUNCTION app.list_organizations(after_slug text, n int)
 RETURNS TABLE (
-    id uuid, slug text, name text, concurrency_limit int, calls_per_minute int, is_platform boolean,
+    id uuid, slug text, name text, concurrency_limit int, paused boolean, calls_per_minute int, is_platform boolean,
     generation bigint, created_at timestamptz, updated_at timestamptz, deleted_at timestamptz
 )
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = ''
@@ -113,7 +138,7 @@ AS $$
 BEGIN
     PERFORM app.require_operator();
     RETURN QUERY
-        SELECT o.id, o.slug, o.name, o.concurrency_limit, o.calls_per_minute, o.is_platform,
+        SELECT o.id, o.slug, o.name, o.concurrency_limit, o.paused, o.calls_per_minute, o.is_platform,
             o.generation, o.created_at, o.updated_at, o.deleted_at
         FROM public.organizations o
         WHERE after_slug IS NULL OR o.slug > after_slug
@@ -135,6 +160,7 @@ AS $$
 $$;
 
 ALTER FUNCTION app.create_organization(text, text, uuid, int, int) OWNER TO switchboard_owner;
+ALTER FUNCTION app.limit_organization(uuid, int, boolean) OWNER TO switchboard_owner;
 ALTER FUNCTION app.list_organizations(text, int) OWNER TO switchboard_owner;
 ALTER FUNCTION app.organization_ids(uuid, int) OWNER TO switchboard_owner;
 
@@ -142,6 +168,7 @@ ALTER FUNCTION app.organization_ids(uuid, int) OWNER TO switchboard_owner;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA app FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
         app.create_organization(text, text, uuid, int, int),
+        app.limit_organization(uuid, int, boolean),
         app.list_organizations(text, int),
         app.organization_ids(uuid, int)
     TO switchboard_session;

@@ -12,15 +12,29 @@ use stack::{NatsUser, Options, Pool, Scratch, Seeded, Stack, issuer::{Role, Toke
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
-use crate::faulty::Faulty;
+use crate::{faulty::Faulty, promises::recorder::Recorder, servers::Servers};
 
 /// No wait of a test is meant to come near this; only a hang does.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One running system for all tests, started by the first that needs it.
-#[derive(Default)]
 pub(crate) struct World {
     running: OnceLock<Running>,
+    adjust: fn(&mut Options),
+}
+
+impl Default for World {
+    fn default() -> Self {
+        Self::with(|options| {
+            options.sse_demo = true;
+            options.everything = true;
+            options.force_fastmcp = through_fastmcp();
+        })
+    }
+}
+
+fn through_fastmcp() -> bool {
+    std::env::var_os("SWITCHBOARD_FORCE_FASTMCP").is_some()
 }
 
 pub(crate) struct Running {
@@ -40,6 +54,12 @@ pub(crate) struct System {
     pub(crate) http: reqwest::Client,
     /// An MCP server that misbehaves on demand.
     pub(crate) faulty: Faulty,
+    /// An MCP server that writes down who ran when.
+    pub(crate) recorder: Recorder,
+    /// Real servers of the tests' own, and traps.
+    pub(crate) servers: Servers,
+    /// The `FastMCP` service, and the key that its workers share with it.
+    pub(crate) fastmcp_service: (String, String),
     pub(crate) demo_url: String,
     pub(crate) demo_fastmcp_url: String,
     pub(crate) demo_sse_url: String,
@@ -55,13 +75,18 @@ pub(crate) struct System {
 }
 
 impl World {
+    /// A system that differs from the plain one.
+    pub(crate) const fn with(adjust: fn(&mut Options)) -> Self {
+        Self { running: OnceLock::new(), adjust }
+    }
+
     /// Runs one test on the system's runtime.
     pub(crate) fn run<F, T>(&self, test: F)
     where
         F: FnOnce(Arc<System>) -> T,
         T: Future<Output = ()>,
     {
-        let running = self.running.get_or_init(Running::start);
+        let running = self.running.get_or_init(|| Running::start(self.adjust));
         running.runtime.handle().clone().block_on(test(Arc::clone(&running.system)));
     }
 
@@ -72,10 +97,10 @@ impl World {
 }
 
 impl Running {
-    fn start() -> Self {
+    fn start(adjust: fn(&mut Options)) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
         let scratch = Scratch::new().expect("a scratch folder");
-        let system = Arc::new(runtime.block_on(System::start(&scratch)).expect("the stack starts"));
+        let system = Arc::new(runtime.block_on(System::start(&scratch, adjust)).expect("the stack starts"));
         Self { runtime, system, _scratch: scratch }
     }
 
@@ -89,14 +114,12 @@ impl Running {
 }
 
 impl System {
-    async fn start(scratch: &Scratch) -> anyhow::Result<Self> {
-        let through_fastmcp = std::env::var_os("SWITCHBOARD_FORCE_FASTMCP").is_some();
-        let faulty = Faulty::start().await?;
+    async fn start(scratch: &Scratch, adjust: fn(&mut Options)) -> anyhow::Result<Self> {
+        let (faulty, servers, recorder) = (Faulty::start().await?, Servers::start().await?, Recorder::start().await?);
         let mut options = Options::test(scratch.path());
-        options.sse_demo = true;
-        options.everything = true;
-        options.force_fastmcp = through_fastmcp;
-        options.extra_egress = vec![faulty.address()];
+        options.extra_egress = [&[faulty.address(), recorder.address()], servers.addresses()].concat();
+        adjust(&mut options);
+        let through_fastmcp = options.force_fastmcp;
         let stack = Stack::start(options).await?;
         let seeded = stack.seeded().ok_or_else(|| anyhow::anyhow!("not seeded"))?.clone();
         let mut nats_passwords = Vec::new();
@@ -113,6 +136,9 @@ impl System {
             seeded,
             http: reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).timeout(PATIENCE).build()?,
             faulty,
+            servers,
+            recorder,
+            fastmcp_service: (stack.fastmcp_service_url(), stack.fastmcp_service_key()?),
             demo_url: stack.demo_url(),
             demo_fastmcp_url: stack.demo_fastmcp_url(),
             demo_sse_url: stack.demo_sse_url().unwrap_or_default(),
@@ -126,6 +152,11 @@ impl System {
             log_dir: scratch.path().join("log"),
             stack: tokio::sync::RwLock::new(Some(stack)),
         })
+    }
+
+    /// The stack, for tests that stage accidents on a system of their own.
+    pub(crate) async fn stack(&self) -> tokio::sync::RwLockReadGuard<'_, Stack> {
+        tokio::sync::RwLockReadGuard::map(self.stack.read().await, |stack| stack.as_ref().expect("the stack runs"))
     }
 
     /// Stops everything.
@@ -144,6 +175,11 @@ impl System {
             .connect(&self.nats_url)
             .await
             .expect("NATS lets the role in")
+    }
+
+    /// A role's password on the bus, for speaking its protocol by hand.
+    pub(crate) fn nats_password(&self, role: &str) -> &str {
+        &self.nats_passwords.iter().find(|(name, _)| *name == role).expect("a role").1
     }
 
     /// A database connection as a pool's role, or as `superuser`.

@@ -98,7 +98,9 @@ class Guard(httpx2.AsyncBaseTransport):
     async def _inspect(self, request: httpx2.Request, response: httpx2.Response) -> None:
         """Raise if the response's head alone decides the matter."""
         status = response.status_code
-        if status == 407 or (status >= 400 and "proxy-status" in response.headers):
+        # Within TLS only the server speaks: the proxy's own refusal came before, as a failed CONNECT.
+        of_proxy = request.url.scheme == "http" and (status == 407 or "proxy-status" in response.headers)
+        if of_proxy and status >= 400:
             # RFC 9209: the answer comes from the egress proxy; the server was never reached.
             raise Failure("unreachable", "the server may not be reached", cause=f"proxy: HTTP {status}")
         if status in (401, 403):

@@ -7,6 +7,7 @@ import re
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
+import httpx2
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
 from .failures import Failure
@@ -80,6 +81,11 @@ def _url(value: str) -> str:
         raise ValueError("is not an absolute http or https URL")
     if parts.username is not None or parts.password is not None or parts.fragment:
         raise ValueError("may hold neither credentials nor a fragment")
+    try:
+        # What the HTTP client cannot read is the caller's mistake, found before anything is opened.
+        httpx2.URL(value)
+    except httpx2.InvalidURL:
+        raise ValueError("is not a URL that can be connected to") from None
     return value
 
 

@@ -8,8 +8,12 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from urllib.parse import urlsplit
 
+import httpx2
 import pytest
 from conftest import Demo, Peer, Service, http_response, listening
+
+from switchboard_fastmcp.failures import Failure
+from switchboard_fastmcp.guard import Guard
 
 pytestmark = pytest.mark.anyio
 
@@ -88,6 +92,25 @@ async def test_what_the_proxy_refuses_is_unreachable(service: Service, scheme: s
     assert response.status_code == 502
     assert response.json()["error"]["code"] == "unreachable"
     assert proxy.asked[0].split()[0] == ("CONNECT" if scheme == "https" else proxy.asked[0].split()[0])
+
+
+@pytest.mark.parametrize(
+    ("scheme", "status", "code"),
+    [
+        ("http", 403, "unreachable"),
+        ("https", 403, "unauthorized"),
+        ("https", 401, "unauthorized"),
+        ("https", 500, "protocol"),
+    ],
+)
+async def test_within_tls_nobody_but_the_server_speaks(scheme: str, status: int, code: str) -> None:
+    # Servers behind a delivery network send Proxy-Status of their own.
+    answer = httpx2.Response(status, headers={"proxy-status": "edge; error=http_request_denied"})
+    guard = Guard(httpx2.MockTransport(lambda _: answer), 1024)
+    request = httpx2.Request("POST", f"{scheme}://server.example/mcp", content=b"{}")
+    with pytest.raises(Failure) as failed:
+        await guard.handle_async_request(request)
+    assert failed.value.code == code
 
 
 async def test_a_proxy_that_is_down_means_unreachable_and_no_detour(service: Service, demo: Demo) -> None:

@@ -15,7 +15,7 @@ use crate::auth::Verified;
 /// A gateway that has not heard of changes for this long must not decide.
 const BLIND_AFTER: Duration = Duration::from_secs(10);
 /// The patience of a request that does not say otherwise.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Decides who may act.
 #[derive(Clone, Debug)]

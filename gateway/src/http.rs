@@ -4,9 +4,11 @@
 use std::sync::Arc;
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use poem::{Endpoint, EndpointExt, Route, get, post};
+use poem::{Endpoint, EndpointExt, Route};
 use shared::bus::{Bus, caller::Caller, instances::Instance, kv::Watch};
+use tokio_util::sync::CancellationToken;
 
+use self::methods::{get, post, put};
 use crate::{access::AccessControl, assets, auth::Authenticator};
 
 pub mod answer;
@@ -15,8 +17,10 @@ pub mod configurations;
 pub mod edge;
 pub mod faults;
 pub mod health;
+pub mod id;
 pub mod identity;
 pub mod me;
+pub mod methods;
 pub mod organizations;
 pub mod paging;
 pub mod problem;
@@ -37,6 +41,8 @@ pub struct Gateway {
     pub instances: Watch<Instance>,
     /// Where people reach this gateway, without a trailing slash.
     pub public_url: String,
+    /// Told to stop: answers, but is not ready.
+    pub stop: CancellationToken,
     /// Renders metrics.
     pub metrics: PrometheusHandle,
 }
@@ -46,6 +52,7 @@ pub fn routes(gateway: Arc<Gateway>) -> impl Endpoint<Output = poem::Response> {
     let api = Route::new()
         .at("/me", get(me::read))
         .at("/organizations", post(organizations::create).get(organizations::list))
+        .at("/organizations/:id", put(organizations::limit))
         .at("/mcp/configurations", post(configurations::register).get(configurations::list))
         .at("/mcp/configurations/:id", get(configurations::read).delete(configurations::remove))
         .at("/mcp/configurations/:id/tools", get(configurations::list_tools))

@@ -26,6 +26,10 @@ struct GatewayConfig {
     listen: String,
     /// Where people reach this gateway, e.g. `https://mcp.example.com`.
     public_url: url::Url,
+    /// Seconds between saying "not ready" and closing the door after a stop signal, so that whoever
+    /// balances load has looked elsewhere.
+    #[serde(default = "default_drain", deserialize_with = "config::number")]
+    drain_seconds: u64,
     /// Seconds that running requests have after a stop signal.
     #[serde(default = "default_grace", deserialize_with = "config::number")]
     grace_seconds: u64,
@@ -33,6 +37,10 @@ struct GatewayConfig {
 
 fn default_listen() -> String {
     "127.0.0.1:8080".to_owned()
+}
+
+const fn default_drain() -> u64 {
+    5
 }
 
 const fn default_grace() -> u64 {
@@ -55,7 +63,9 @@ pub async fn run() -> anyhow::Result<()> {
     let bus = Bus::connect(&nats, Role::Gateway).await?;
     let caller = Caller::start(bus.clone()).await?;
     let access = AccessControl::new(bus.watch(Bucket::Access), caller.clone());
+    let stop = CancellationToken::new();
     let gateway = Arc::new(Gateway {
+        stop: stop.clone(),
         caller,
         authenticator: Authenticator::new(&auth)?,
         access,
@@ -64,7 +74,6 @@ pub async fn run() -> anyhow::Result<()> {
         metrics: metrics.clone(),
         bus: bus.clone(),
     });
-    let stop = CancellationToken::new();
     let heart = tokio::spawn(beat(Arc::clone(&gateway), stop.clone()));
     tokio::spawn(async move {
         loop {
@@ -76,11 +85,16 @@ pub async fn run() -> anyhow::Result<()> {
     tracing::info!(listen = ?acceptor.local_addr(), instance = bus.instance(), "gateway started");
     let sign = stop.clone();
     Server::new_with_acceptor(acceptor)
-        .run_with_graceful_shutdown(http::routes(gateway), stop_on_signal(sign), Some(Duration::from_secs(config.grace_seconds)))
+        .run_with_graceful_shutdown(
+            http::routes(gateway),
+            stop_on_signal(sign, Duration::from_secs(config.drain_seconds)),
+            Some(Duration::from_secs(config.grace_seconds)),
+        )
         .await?;
     stop.cancel();
     heart.await?;
-    let _ = bus.flush().await;
+    // While NATS is away nothing can leave.
+    let _ = tokio::time::timeout(Duration::from_secs(2), bus.flush()).await;
     tracing::info!("gateway stopped");
     Ok(())
 }
@@ -90,16 +104,22 @@ async fn beat(gateway: Arc<Gateway>, stop: CancellationToken) {
     instances::beat(gateway.bus.clone(), look, stop).await;
 }
 
-async fn stop_on_signal(stop: CancellationToken) {
+/// Returns once the door may close.
+async fn stop_on_signal(stop: CancellationToken, drain: Duration) {
     use tokio::signal::unix::{SignalKind, signal};
-    let terminate = async { match signal(SignalKind::terminate()) {
-        Ok(mut signal) => { signal.recv().await; }
-        Err(_) => std::future::pending::<()>().await,
-    }};
+    let terminate = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut signal) => {
+                signal.recv().await;
+            }
+            Err(_) => std::future::pending::<()>().await,
+        }
+    };
     tokio::select! {
         () = terminate => {}
         _ = tokio::signal::ctrl_c() => {}
     }
     tracing::info!("draining");
     stop.cancel();
+    tokio::time::sleep(drain).await;
 }

@@ -98,7 +98,7 @@ pub struct Notes {
 
 impl Notes {
     /// Names what is acted upon.
-    pub fn resource(&mut self, kind: &str, id: impl ToString) {
+    pub fn resource(&mut self, kind: &str, id: &(impl ToString + ?Sized)) {
         self.resource = Some(Resource { kind: kind.to_owned(), id: storable(&id.to_string()) });
     }
 
@@ -119,7 +119,14 @@ fn storable(text: &str) -> String {
 
 impl Event {
     /// The event of one attempt at a command.
-    pub fn of(context: &Context, action: &str, call: CallId, attempt: u64, notes: &Notes, end: Result<(), Code>) -> Self {
+    pub fn of(
+        context: &Context,
+        action: &str,
+        call: CallId,
+        attempt: u64,
+        notes: &Notes,
+        end: Result<(), Code>,
+    ) -> Self {
         let code = end.err();
         Self {
             id: EventId::of_attempt(call, attempt),

@@ -8,18 +8,23 @@ use tokio::sync::watch;
 
 use crate::{command::Pool, config, fault::Fault};
 
+pub mod audit;
 pub mod caller;
 pub mod envelope;
 pub mod frame;
+mod heard;
+mod inbox;
+mod inflow;
 pub mod instances;
 pub mod kv;
 pub mod lanes;
-pub mod publisher;
+mod pace;
 pub mod service;
 pub mod state;
 pub mod streams;
 pub mod subject;
 pub mod topology;
+mod waiting;
 pub mod work;
 
 /// A role on the bus: one NATS user each, with exactly the subjects it needs.
@@ -51,15 +56,21 @@ impl Role {
     }
 }
 
-/// A connection to NATS in one role. Cheap to clone.
+/// A connection to NATS in one role. Clones share it.
 #[derive(Clone, Debug)]
-pub struct Bus {
+pub struct Bus(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
     client: Client,
     jetstream: jetstream::Context,
     role: Role,
-    instance: Arc<str>,
+    instance: String,
     connections: watch::Receiver<u64>,
 }
+
+/// How often the connection is tried: a peer that vanished without a word is noticed after two.
+const PING_EVERY: Duration = Duration::from_secs(5);
 
 /// How long JetStream's own API may take.
 const API_PATIENCE: Duration = Duration::from_secs(5);
@@ -67,14 +78,15 @@ const API_PATIENCE: Duration = Duration::from_secs(5);
 impl Bus {
     /// Connects, retrying until the server is there, and reconnects for ever.
     pub async fn connect(config: &config::Nats, role: Role) -> anyhow::Result<Self> {
-        let instance: Arc<str> = uuid::Uuid::new_v4().simple().to_string().into();
+        let instance = uuid::Uuid::new_v4().simple().to_string();
         let (connected, connections) = watch::channel(0);
         let mut options = ConnectOptions::new()
             .name(format!("switchboard-{}-{instance}", role.name()))
             .custom_inbox_prefix(subject::inbox_prefix(role))
+            .ping_interval(PING_EVERY)
             .retry_on_initial_connect()
             .max_reconnects(None)
-            .reconnect_delay_callback(|attempt| Duration::from_millis(50 * (1 << attempt.min(5)) as u64))
+            .reconnect_delay_callback(|attempt| Duration::from_millis(50) * (1_u32 << attempt.min(5)))
             .request_timeout(Some(API_PATIENCE))
             .event_callback(move |event| {
                 if matches!(event, async_nats::Event::Connected) {
@@ -100,40 +112,36 @@ impl Bus {
         let servers: Vec<String> = config.url.split(',').map(|url| url.trim().to_owned()).collect();
         let client = options.connect(servers).await?;
         let jetstream = jetstream::new(client.clone());
-        Ok(Self { client, jetstream, role, instance, connections })
+        Ok(Self(Arc::new(Inner { client, jetstream, role, instance, connections })))
     }
 
     /// This process's name on the bus: 32 hexadecimal digits, new at each start.
     pub fn instance(&self) -> &str {
-        &self.instance
+        &self.0.instance
     }
 
     /// The role it connected in.
-    pub const fn role(&self) -> Role {
-        self.role
+    pub fn role(&self) -> Role {
+        self.0.role
     }
 
     /// Counts connections made: a change means that NATS may have been restarted in between.
     pub fn connections(&self) -> watch::Receiver<u64> {
-        self.connections.clone()
+        self.0.connections.clone()
     }
 
     /// True while the connection stands.
     pub fn is_connected(&self) -> bool {
-        self.client.connection_state() == async_nats::connection::State::Connected
+        self.0.client.connection_state() == async_nats::connection::State::Connected
     }
 
     /// Waits until everything written so far has left.
     pub async fn flush(&self) -> Result<(), Fault> {
-        self.client.flush().await.map_err(|cause| Fault::unavailable("The message queue", cause))
+        self.0.client.flush().await.map_err(|cause| Fault::unavailable("The message queue", cause))
     }
 
     /// A connection that is down accepts nothing: writes would wait in memory and arrive late.
     pub(crate) fn ensure_connected(&self) -> Result<(), Fault> {
-        if self.is_connected() {
-            Ok(())
-        } else {
-            Err(Fault::unavailable("The message queue", "not connected"))
-        }
+        if self.is_connected() { Ok(()) } else { Err(Fault::unavailable("The message queue", "not connected")) }
     }
 }

@@ -112,6 +112,7 @@ macro_rules! commands {
         $use! {
             session {
                 "organizations.create": organizations::Create -> organizations::Organization { Direct, Operator, 15 },
+                "organizations.limit": organizations::Limit -> organizations::Organization { Direct, Operator, 15 },
                 "organizations.list": organizations::List -> Page<organizations::Organization> { Direct, Operator, 15 },
                 "users.admit": users::Admit -> users::Admitted { Direct, User, 10 },
                 "users.me": users::Me -> users::Myself { Direct, User, 10 },

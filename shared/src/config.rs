@@ -35,8 +35,7 @@ impl Reader {
             Ok(value) => Some(value),
             Err(errors) => {
                 for error in errors {
-                    let field = error.path.join("_").to_ascii_uppercase();
-                    self.problems.push(format!("{variables}{field}: {}", error.kind));
+                    self.problems.push(sentence(&variables, &error));
                 }
                 None
             }
@@ -52,6 +51,14 @@ impl Reader {
     pub fn finish(self) -> Result<(), Problems> {
         if self.problems.is_empty() { Ok(()) } else { Err(Problems(self.problems)) }
     }
+}
+
+/// `NATS_URL is missing`, `DATABASE_CONNECTIONS: ..`.
+fn sentence(variables: &str, error: &figment::Error) -> String {
+    if let figment::error::Kind::MissingField(field) = &error.kind {
+        return format!("{variables}{} is missing", field.to_ascii_uppercase());
+    }
+    format!("{variables}{}: {}", error.path.join("_").to_ascii_uppercase(), error.kind)
 }
 
 /// Everything that is wrong with the configuration, one line each.
@@ -166,4 +173,19 @@ fn text<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::
         }
     }
     deserializer.deserialize_any(Scalar)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_names_its_variable() {
+        let none = Figment::from(Serialized::globals(HashMap::<String, String>::new()));
+        let missing = none.clone().extract::<Nats>().unwrap_err();
+        assert_eq!(sentence("NATS_", &missing), "NATS_URL is missing");
+        let pairs = HashMap::from([("url", "postgres://x"), ("connections", "many")]);
+        let wrong = none.merge(Serialized::globals(pairs)).extract::<Database>().unwrap_err();
+        assert!(sentence("DATABASE_", &wrong).starts_with("DATABASE_CONNECTIONS: "), "{}", sentence("DATABASE_", &wrong));
+    }
 }

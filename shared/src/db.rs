@@ -46,7 +46,7 @@ impl Database {
         let pool = PgPoolOptions::new()
             .max_connections(config.connections)
             .acquire_timeout(ACQUIRE_PATIENCE)
-            .idle_timeout(Duration::from_secs(300))
+            .idle_timeout(Duration::from_mins(5))
             .connect_lazy_with(options);
         Ok(Self { pool })
     }
@@ -63,7 +63,13 @@ impl Database {
         self.begin(organization, "switchboard", Role::Admin, false).await
     }
 
-    async fn begin(&self, organization: OrganizationId, subject: &str, role: Role, operator: bool) -> Result<Transaction, Fault> {
+    async fn begin(
+        &self,
+        organization: OrganizationId,
+        subject: &str,
+        role: Role,
+        operator: bool,
+    ) -> Result<Transaction, Fault> {
         let claims = serde_json::json!({
             "sub": subject,
             "role": "authenticated",
@@ -138,7 +144,9 @@ fn fault(cause: sqlx::Error) -> Fault {
             Fault::unavailable("The database", cause)
         }
         // Class 57: shut down; 53: out of resources; 08: connection.
-        sqlx::Error::Database(error) if error.code().is_some_and(|code| ["57", "53", "08"].iter().any(|class| code.starts_with(class))) => {
+        sqlx::Error::Database(error)
+            if error.code().is_some_and(|code| ["57", "53", "08"].iter().any(|class| code.starts_with(class))) =>
+        {
             Fault::unavailable("The database", cause)
         }
         _ => Fault::internal(cause),

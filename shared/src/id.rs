@@ -56,8 +56,7 @@ mod tests {
     fn partitions_are_stable_and_spread() {
         let fixed: OrganizationId = "0190d8f2-0000-7000-8000-000000000001".parse().unwrap();
         assert_eq!(fixed.partition(), fixed.partition());
-        let used: std::collections::HashSet<u16> =
-            (0..400).map(|_| OrganizationId::new().partition()).collect();
+        let used: std::collections::HashSet<u16> = (0..400).map(|_| OrganizationId::new().partition()).collect();
         assert_eq!(used.len(), usize::from(PARTITIONS));
     }
 

@@ -28,11 +28,7 @@ impl<T: Zeroize> std::fmt::Debug for Secret<T> {
 
 impl<T: Zeroize + Serialize> Serialize for Secret<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if serializer.is_human_readable() {
-            serializer.serialize_str("[secret]")
-        } else {
-            self.0.serialize(serializer)
-        }
+        if serializer.is_human_readable() { serializer.serialize_str("[secret]") } else { self.0.serialize(serializer) }
     }
 }
 

@@ -44,8 +44,14 @@ pub fn run(full: bool) -> Result<()> {
             setup()?;
             everything::ensure(&places, Progress::Lines).map(|_| Verdict::Passed)
         }) && stage(&mut stages, "build", || call(cargo(&places).args(["build", "--workspace", "--bins", "--tests"])));
-    let tests: [(&'static str, &dyn Fn() -> Result<Verdict>); 5] = [
+    let tests: [(&'static str, &dyn Fn() -> Result<Verdict>); 7] = [
         ("Rust tests", &|| call(with_counts(cargo(&places).args(["test", "--workspace"]), full))),
+        ("end to end through FastMCP", &|| {
+            let mut again = cargo(&places);
+            again.args(["test", "--workspace", "--test", "e2e"]).env("SWITCHBOARD_FORCE_FASTMCP", "1");
+            call(with_counts(&mut again, full))
+        }),
+        ("Rust style", &|| rust_style(&places)),
         ("Python tests", &|| call(with_counts(python(&places).args(["-m", "pytest", "-q"]), full))),
         ("Python style", &|| {
             call(Command::new(places.tool("ruff")).args(["check", "."]).current_dir(places.root().join("fastmcp")))
@@ -113,6 +119,24 @@ fn call(command: &mut Command) -> Result<Verdict> {
 /// Tells tests whether to run every count in full.
 fn with_counts(command: &mut Command, full: bool) -> &mut Command {
     if full { command.env("SWITCHBOARD_FULL", "1") } else { command.env_remove("SWITCHBOARD_FULL") }
+}
+
+/// Formatting and lints, where the toolchain has them.
+fn rust_style(places: &Places) -> Result<Verdict> {
+    for (tool, arguments) in [
+        ("fmt", &["fmt", "--all", "--check"][..]),
+        ("clippy", &["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]),
+    ] {
+        let present = cargo(places).args([tool, "--version"]).output().is_ok_and(|output| output.status.success());
+        if !present {
+            return Ok(Verdict::NotRun(format!("the toolchain has no cargo {tool}")));
+        }
+        let verdict = call(cargo(places).args(arguments))?;
+        if !matches!(verdict, Verdict::Passed) {
+            return Ok(verdict);
+        }
+    }
+    Ok(Verdict::Passed)
 }
 
 fn python(places: &Places) -> Command {

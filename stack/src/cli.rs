@@ -4,6 +4,7 @@ mod cargo;
 mod token;
 mod up;
 
+use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 
@@ -36,6 +37,18 @@ pub fn setup() -> Result<()> {
 pub fn topology() -> Result<()> {
     let folder = Places::find()?.root().join("nats");
     shared::bus::topology::write(&folder).context("nats/ cannot be written")
+}
+
+/// Prints pools, instances and lanes of the running stack.
+///
+/// # Errors
+/// When nothing runs, or NATS does not answer.
+pub fn status(data_dir: Option<&Path>) -> Result<()> {
+    let places = Places::find()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let text = runtime.block_on(crate::status::show(&data_folder(&places, data_dir)))?;
+    std::io::stdout().lock().write_all(text.as_bytes())?;
+    Ok(())
 }
 
 /// Stops the running stack and waits until it has.

@@ -28,6 +28,7 @@ mod running;
 mod scratch;
 mod secrets;
 mod seed;
+pub mod status;
 mod supervisor;
 mod upstreams;
 pub mod watchdog;

@@ -151,6 +151,8 @@ impl Wiring<'_> {
             let spec = Spec::new(&name, Layer::Gateway, &program, self.data.path())
                 .variable("GATEWAY_LISTEN", loopback(ports[0]))
                 .variable("GATEWAY_PUBLIC_URL", format!("http://{}", loopback(public.unwrap_or(ports[0]))))
+                // Nobody balances load here.
+                .variable("GATEWAY_DRAIN_SECONDS", "0")
                 .variable("AUTH_ISSUER", self.issuer_url)
                 .variable("AUTH_AUDIENCES", crate::issuer::AUDIENCE)
                 .variable("AUTH_JWKS_URL", self.jwks_url)

@@ -4,7 +4,7 @@
 use shared::{
     bus::{
         Bus,
-        kv::Bucket,
+        kv::{Bucket, Watch},
         state::{ConfigurationState, Limits, access_key, configuration_key, limits_key},
     },
     command::users::Admitted,
@@ -22,20 +22,52 @@ pub enum Announcement {
     Configuration(OrganizationId, ConfigurationId, ConfigurationState),
 }
 
-impl Announcement {
-    /// Writes it.
-    pub async fn spread(&self, bus: &Bus) {
-        let written = match self {
-            Self::Limits(organization, limits) => bus.put(Bucket::Limits, &limits_key(*organization), limits, None).await,
-            Self::Access(organization, subject, admitted) => {
-                bus.put(Bucket::Access, &access_key(*organization, subject), admitted, None).await
+/// Spreads news without putting older ones last.
+#[derive(Clone, Debug)]
+pub struct Announcer {
+    bus: Bus,
+    /// What everybody believes about limits.
+    pub limits: Watch<Limits>,
+    /// What everybody believes about members.
+    pub access: Watch<Admitted>,
+    /// What everybody believes about configurations.
+    pub configurations: Watch<ConfigurationState>,
+}
+
+impl Announcer {
+    /// Follows the buckets that `writes` names; the others stay empty.
+    pub fn new(bus: &Bus, writes: &[Bucket]) -> Self {
+        fn watch<T>(bus: &Bus, bucket: Bucket, writes: &[Bucket]) -> Watch<T>
+        where
+            T: serde::de::DeserializeOwned + Clone + Send + Sync + 'static,
+        {
+            if writes.contains(&bucket) { bus.watch(bucket) } else { Watch::empty() }
+        }
+        Self {
+            bus: bus.clone(),
+            limits: watch(bus, Bucket::Limits, writes),
+            access: watch(bus, Bucket::Access, writes),
+            configurations: watch(bus, Bucket::Configs, writes),
+        }
+    }
+
+    /// Writes one piece of news.
+    pub async fn spread(&self, announcement: &Announcement) {
+        let written = match announcement {
+            Announcement::Limits(organization, limits) => {
+                self.bus.put_newer(&self.limits, Bucket::Limits, &limits_key(*organization), limits).await
             }
-            Self::Configuration(organization, id, state) => {
-                bus.put(Bucket::Configs, &configuration_key(*organization, *id), state, None).await
+            Announcement::Access(organization, subject, admitted) => {
+                let key = access_key(*organization, subject);
+                self.bus.put_newer(&self.access, Bucket::Access, &key, admitted).await
+            }
+            Announcement::Configuration(organization, id, state) => {
+                let key = configuration_key(*organization, *id);
+                self.bus.put_newer(&self.configurations, Bucket::Configs, &key, state).await
             }
         };
         if let Err(fault) = written {
-            tracing::warn!(%fault, announcement = ?self, "news not spread; the reconciler will");
+            tracing::warn!(%fault, ?announcement, "news not spread; the reconciler will");
         }
     }
 }

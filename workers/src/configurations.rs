@@ -35,7 +35,7 @@ impl Run for Register {
         may_write(scope, self.scope)?;
         scope.parts.egress.check(&endpoint(&self.endpoint)?)?;
         let id = ConfigurationId::new();
-        scope.notes.resource("configuration", id);
+        scope.notes.resource("configuration", &id);
         scope.notes.detail("name", self.name.as_str());
         let parts = scope.parts;
         let context = scope.context;
@@ -75,7 +75,10 @@ fn may_write(scope: &Scope<'_, Token>, ownership: Ownership) -> Result<(), Fault
     if ownership == Ownership::User || scope.context.actor.role >= Role::Admin {
         return Ok(());
     }
-    Err(Fault::new(Code::Forbidden, "Only an admin writes the organization's configurations; use scope `user` for your own."))
+    Err(Fault::new(
+        Code::Forbidden,
+        "Only an admin writes the organization's configurations; use scope `user` for your own.",
+    ))
 }
 
 /// The endpoint as a URL without credentials or fragment.
@@ -83,6 +86,10 @@ pub fn endpoint(text: &str) -> Result<Url, Fault> {
     let refused = |message: &str| Fault::invalid("endpoint", message);
     if text.len() > MAX_ENDPOINT_BYTES {
         return Err(refused("The endpoint is longer than 2,048 bytes."));
+    }
+    // The parser would drop or escape them, and what is kept would not be what is used.
+    if text.contains(|character: char| character.is_control() || character.is_whitespace()) {
+        return Err(refused("The endpoint must not contain spaces or control characters."));
     }
     let url = Url::parse(text).map_err(|_| refused("Give an absolute URL such as https://mcp.example.com/mcp."))?;
     if !matches!(url.scheme(), "http" | "https") {
@@ -103,9 +110,16 @@ fn check(command: &Register) -> Result<(), Fault> {
         // An id and a name must not be taken for each other.
         && command.name.parse::<ConfigurationId>().is_err();
     if !name_is_valid {
-        return Err(Fault::invalid("name", "Use 1 to 64 of the characters A-Z a-z 0-9 . _ - (and not the form of an id)."));
+        return Err(Fault::invalid(
+            "name",
+            "Use 1 to 64 of the characters A-Z a-z 0-9 . _ - (and not the form of an id).",
+        ));
     }
-    if command.description.as_ref().is_some_and(|text| text.chars().count() > MAX_DESCRIPTION_CHARS || text.contains('\0')) {
+    if command
+        .description
+        .as_ref()
+        .is_some_and(|text| text.chars().count() > MAX_DESCRIPTION_CHARS || text.contains('\0'))
+    {
         return Err(Fault::invalid("description", "Use at most 1,000 characters."));
     }
     if !(1_000..=300_000).contains(&command.timeout_ms) {
@@ -114,7 +128,10 @@ fn check(command: &Register) -> Result<(), Fault> {
     if let Credential::Bearer(token) = &command.credential {
         let token = token.reveal();
         if !(1..=MAX_TOKEN_BYTES).contains(&token.len()) || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(Fault::invalid("auth.token", "A bearer token is 1 to 8,192 visible ASCII characters without spaces."));
+            return Err(Fault::invalid(
+                "auth.token",
+                "A bearer token is 1 to 8,192 visible ASCII characters without spaces.",
+            ));
         }
     }
     Ok(())
@@ -132,7 +149,7 @@ impl Run for Get {
     type Parts = Token;
 
     async fn run(self, scope: &mut Scope<'_, Token>) -> Result<Configuration, Fault> {
-        scope.notes.resource("configuration", self.id);
+        scope.notes.resource("configuration", &self.id);
         Ok(db::configurations::get(scope.read().await?, self.id).await?.configuration)
     }
 }
@@ -141,7 +158,7 @@ impl Run for Remove {
     type Parts = Token;
 
     async fn run(self, scope: &mut Scope<'_, Token>) -> Result<(), Fault> {
-        scope.notes.resource("configuration", self.id);
+        scope.notes.resource("configuration", &self.id);
         // Row-level security hides what is not the caller's: unknown, not forbidden.
         let found = db::configurations::get(scope.read().await?, self.id).await?.configuration;
         may_write(scope, found.scope)?;

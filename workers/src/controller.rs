@@ -4,44 +4,69 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use shared::{Fault, bus::streams::Sizes, id::PARTITIONS};
+use shared::{
+    Fault,
+    bus::streams::Sizes,
+    id::{OrganizationId, PARTITIONS},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::pools::Controller;
 
-/// How often everything is looked at, changes of limits apart.
+/// How often everything is looked at.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
+/// How soon a sweep that failed is tried again: after a reconnect NATS may still be starting.
+const TRY_AGAIN_AFTER: Duration = Duration::from_millis(500);
 
-/// Sweeps until told to stop; at once when a limit changes.
+/// Sweeps until told to stop; at once after a reconnect. A changed limit reaches its own lane at once.
 pub async fn serve(parts: Arc<Controller>, sizes: Sizes, stop: CancellationToken) {
     let mut changes = parts.limits.changes();
     let mut connections = parts.bus.connections();
+    let mut applied = *changes.borrow_and_update();
+    let mut next = tokio::time::Instant::now();
     loop {
-        changes.borrow_and_update();
-        connections.borrow_and_update();
-        if let Err(fault) = sweep(&parts, sizes).await {
-            tracing::warn!(%fault, "a sweep failed; the next one tries again");
-        }
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(SWEEP_EVERY) => {}
-            () = limits_changed(&mut changes) => {}
+            () = tokio::time::sleep_until(next) => {
+                let swept = sweep(&parts, sizes, &stop).await;
+                let pause = if swept.is_ok() { SWEEP_EVERY } else { TRY_AGAIN_AFTER };
+                if let Err(fault) = swept {
+                    tracing::warn!(%fault, "a sweep failed; the next one tries again");
+                }
+                next = tokio::time::Instant::now() + pause;
+            }
             // A restarted server has forgotten its memory streams.
-            Ok(()) = connections.changed() => {}
+            Ok(()) = connections.changed() => next = tokio::time::Instant::now(),
+            Ok(()) = changes.changed() => {
+                let latest = *changes.borrow_and_update();
+                applied = apply_changes(&parts, applied, latest).await;
+            }
         }
     }
 }
 
-/// Freshness marks wake watchers too; only a newer revision is a change.
-async fn limits_changed(changes: &mut tokio::sync::watch::Receiver<u64>) {
-    let known = *changes.borrow();
-    if changes.wait_for(|revision| *revision > known).await.is_err() {
-        std::future::pending::<()>().await;
+/// Makes the lanes of changed organizations obey; answers up to which revision.
+async fn apply_changes(parts: &Controller, applied: u64, latest: u64) -> u64 {
+    if latest < applied {
+        // Another bucket than before.
+        return latest;
     }
+    for (key, _) in parts.limits.since(applied) {
+        let Ok(organization) = key.parse::<OrganizationId>() else { continue };
+        if let Err(fault) = parts.obey(organization).await {
+            tracing::warn!(%fault, %organization, "a changed limit waits for the next sweep");
+        }
+    }
+    latest
 }
 
-async fn sweep(parts: &Controller, sizes: Sizes) -> Result<(), Fault> {
+async fn sweep(parts: &Controller, sizes: Sizes, stop: &CancellationToken) -> Result<(), Fault> {
     parts.bus.ensure_streams(sizes).await?;
+    // A lane must not be given the default because its limits were not read yet.
+    tokio::select! {
+        () = parts.limits.ready() => {}
+        () = stop.cancelled() => return Ok(()),
+    }
     let mut open = 0_u32;
     for partition in 0..PARTITIONS {
         open += sweep_partition(parts, partition).await?;
@@ -52,23 +77,21 @@ async fn sweep(parts: &Controller, sizes: Sizes) -> Result<(), Fault> {
 
 /// Answers how many lanes are open.
 async fn sweep_partition(parts: &Controller, partition: u16) -> Result<u32, Fault> {
-    let bus = &parts.bus;
     let mut laned = HashSet::new();
-    for lane in bus.lanes(partition).await? {
-        let limit = parts.concurrency_limit(lane.organization);
-        if lane.is_abandoned() {
-            bus.close_lane(lane.organization).await?;
+    for lane in parts.bus.lanes(partition).await? {
+        let organization = lane.organization;
+        if lane.is_abandoned() && parts.close_if_abandoned(organization).await? {
             continue;
         }
-        if lane.concurrency_limit != limit {
-            bus.limit_lane(&lane, limit).await?;
+        if !lane.obeys(&parts.limits_of(organization)) {
+            parts.obey(organization).await?;
         }
-        laned.insert(lane.organization);
+        laned.insert(organization);
     }
     // A call that was published while its lane was being closed.
-    for organization in bus.organizations_with_calls(partition).await? {
+    for organization in parts.bus.organizations_with_calls(partition).await? {
         if laned.insert(organization) {
-            bus.open_lane(organization, parts.concurrency_limit(organization)).await?;
+            parts.open(organization).await?;
         }
     }
     Ok(u32::try_from(laned.len()).unwrap_or(u32::MAX))

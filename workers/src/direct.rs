@@ -4,11 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use moka::sync::Cache;
 use shared::{
-    Code, Fault,
+    Code, Deadline, Fault,
     bus::{Bus, envelope::Envelope},
     id::OrganizationId,
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -20,20 +20,20 @@ use crate::{
 const CONCURRENCY: usize = 256;
 /// Of them, those of one organization.
 const PER_ORGANIZATION: usize = 32;
+/// Those of one organization that may wait for their turn; more are refused at once.
+const WAITING_PER_ORGANIZATION: usize = 64;
 
 /// Answers until told to stop, then finishes what was delivered.
 pub async fn serve<P: Dispatch>(parts: Arc<P>, tasks: TaskTracker, stop: CancellationToken) -> Result<(), Fault> {
     let mut service = parts.bus().serve(P::POOL).await?;
-    let room = Arc::new(Semaphore::new(CONCURRENCY));
     let turns = Turns::default();
-    let mut draining = false;
+    let mut ending = false;
     loop {
-        let Ok(place) = Arc::clone(&room).acquire_owned().await else { return Ok(()) };
         let message = tokio::select! {
             message = service.next() => message,
-            () = stop.cancelled(), if !draining => {
-                draining = true;
-                service.drain().await;
+            () = stop.cancelled(), if !ending => {
+                ending = true;
+                service.end().await;
                 continue;
             }
         };
@@ -50,47 +50,97 @@ pub async fn serve<P: Dispatch>(parts: Arc<P>, tasks: TaskTracker, stop: Cancell
         tasks.spawn(async move {
             let ended = one(&*parts, &turns, &envelope).await;
             answer(parts.bus(), &envelope, ended).await;
-            drop(place);
         });
     }
 }
 
 async fn one<P: Dispatch>(parts: &P, turns: &Turns, envelope: &Envelope) -> Ended {
     let job = Job { envelope, attempt: 1, queued_ms: 0 };
-    let turn = turns.of(envelope.context.organization);
-    match tokio::time::timeout(envelope.context.deadline.remaining(), turn.acquire()).await {
-        Ok(Ok(_turn)) => parts.dispatch(job).await,
-        _ => {
-            let fault = Fault::new(Code::Throttled, "The organization has too much under way.").after(Duration::from_secs(1));
+    match turns.take(envelope.context.organization, envelope.context.deadline).await {
+        Some(_turn) => parts.dispatch(job).await,
+        None => {
+            let fault =
+                Fault::new(Code::Throttled, "The organization has too much under way.").after(Duration::from_secs(1));
             refuse(&envelope.command, job, fault)
         }
     }
 }
 
-/// Sends the result, then the audit event: the caller tells a lost audit stream from lost workers
-/// by that order.
+/// Sends the result and the audit event, each whatever becomes of the other.
 pub async fn answer(bus: &Bus, envelope: &Envelope, ended: Ended) {
-    let sent = match bus.reply(&envelope.reply, ended.frame).await {
-        Ok(()) => bus.audit(&ended.event, &envelope.reply).await,
-        failed => failed,
-    };
-    if let Err(fault) = sent {
+    let told = bus.reply(&envelope.reply, ended.frame).await;
+    let recorded = bus.audit(&ended.event, &envelope.reply).await;
+    for fault in [told, recorded].into_iter().filter_map(Result::err) {
         tracing::error!(%fault, request_id = envelope.context.request_id, "an answer was not sent");
     }
 }
 
-/// One organization's burst shall not take all places of a worker.
+/// One organization's burst shall take neither all places of a worker nor its memory.
 #[derive(Clone, Debug)]
-struct Turns(Cache<OrganizationId, Arc<Semaphore>>);
+struct Turns {
+    room: Arc<Semaphore>,
+    organizations: Cache<OrganizationId, Arc<Queue>>,
+}
+
+#[derive(Debug)]
+struct Queue {
+    turns: Arc<Semaphore>,
+    places: Arc<Semaphore>,
+}
+
+/// A turn: given back when dropped, the organization's before the worker's.
+#[derive(Debug)]
+struct Turn {
+    _place: OwnedSemaphorePermit,
+    _turn: OwnedSemaphorePermit,
+    _room: OwnedSemaphorePermit,
+}
 
 impl Default for Turns {
     fn default() -> Self {
-        Self(Cache::builder().time_to_idle(Duration::from_secs(600)).build())
+        Self {
+            room: Arc::new(Semaphore::new(CONCURRENCY)),
+            organizations: Cache::builder().time_to_idle(Duration::from_mins(10)).build(),
+        }
     }
 }
 
 impl Turns {
-    fn of(&self, organization: OrganizationId) -> Arc<Semaphore> {
-        self.0.get_with(organization, || Arc::new(Semaphore::new(PER_ORGANIZATION)))
+    /// A turn by the deadline; `None` when too many wait already, or it passed.
+    async fn take(&self, organization: OrganizationId, deadline: Deadline) -> Option<Turn> {
+        let queue = self.organizations.get_with(organization, || {
+            Arc::new(Queue {
+                turns: Arc::new(Semaphore::new(PER_ORGANIZATION)),
+                places: Arc::new(Semaphore::new(PER_ORGANIZATION + WAITING_PER_ORGANIZATION)),
+            })
+        });
+        let place = Arc::clone(&queue.places).try_acquire_owned().ok()?;
+        let wait = async {
+            let turn = Arc::clone(&queue.turns).acquire_owned().await.ok()?;
+            // Last, so that who waits for a turn of its own holds no place of the worker.
+            let room = Arc::clone(&self.room).acquire_owned().await.ok()?;
+            Some(Turn { _place: place, _turn: turn, _room: room })
+        };
+        tokio::time::timeout(deadline.remaining(), wait).await.ok()?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn one_organization_cannot_take_all_places() {
+        let (turns, greedy, other) = (Turns::default(), OrganizationId::new(), OrganizationId::new());
+        let soon = || Deadline::after(Duration::from_millis(50));
+        let mut held = Vec::new();
+        for _ in 0..PER_ORGANIZATION {
+            held.push(turns.take(greedy, soon()).await.expect("a turn"));
+        }
+        let waiting: Vec<_> = (0..2 * WAITING_PER_ORGANIZATION).map(|_| turns.take(greedy, soon())).collect();
+        assert!(futures::future::join_all(waiting).await.iter().all(Option::is_none));
+        assert!(turns.take(other, soon()).await.is_some());
+        held.pop();
+        assert!(turns.take(greedy, soon()).await.is_some());
     }
 }

@@ -1,9 +1,19 @@
-//! Opening lanes on a gateway's first call for an organization.
+//! Lanes: opening them on a gateway's first call for an organization, and keeping them to their
+//! limits. One act at a time on one lane: looking and then changing must not be interleaved.
 
+use std::sync::Arc;
+
+use moka::sync::Cache;
 use shared::{
-    Fault,
-    command::{lanes::{Lane, Open}, organizations::DEFAULT_CONCURRENCY},
+    Code, Fault,
+    bus::state::{Limits, limits_key},
+    command::{
+        lanes::{Lane, Open},
+        organizations::DEFAULT_CONCURRENCY,
+    },
+    id::OrganizationId,
 };
+use tokio::sync::Mutex;
 
 use crate::{pools::Controller, run::Run, scope::Scope};
 
@@ -12,16 +22,63 @@ impl Run for Open {
 
     async fn run(self, scope: &mut Scope<'_, Controller>) -> Result<Lane, Fault> {
         let organization = scope.context.organization;
-        let concurrency_limit = scope.parts.concurrency_limit(organization);
-        scope.notes.resource("lane", organization);
-        scope.parts.bus.open_lane(organization, concurrency_limit).await?;
-        Ok(Lane { concurrency_limit })
+        scope.notes.resource("lane", &organization);
+        if scope.parts.limits.age().is_none() {
+            return Err(Fault::new(Code::Unavailable, "The organization's limits are not known yet. Try again."));
+        }
+        let limits = scope.parts.open(organization).await?;
+        Ok(Lane { concurrency_limit: limits.concurrency_limit })
+    }
+}
+
+/// One act at a time on one lane.
+#[derive(Debug)]
+pub struct LaneLocks(Cache<OrganizationId, Arc<Mutex<()>>>);
+
+impl Default for LaneLocks {
+    fn default() -> Self {
+        Self(Cache::builder().time_to_idle(std::time::Duration::from_mins(10)).build())
+    }
+}
+
+impl LaneLocks {
+    fn of(&self, organization: OrganizationId) -> Arc<Mutex<()>> {
+        self.0.get_with(organization, Arc::default)
     }
 }
 
 impl Controller {
-    /// The organization's concurrency; the default for one whose limits have not arrived yet.
-    pub fn concurrency_limit(&self, organization: shared::id::OrganizationId) -> u16 {
-        self.limits.get(&shared::bus::state::limits_key(organization)).map_or(DEFAULT_CONCURRENCY, |limits| limits.concurrency_limit.max(1))
+    /// The organization's limits; the default for one that has none of its own.
+    pub fn limits_of(&self, organization: OrganizationId) -> Limits {
+        let known = self.limits.get(&limits_key(organization));
+        let limits = known.unwrap_or_else(|| Limits::concurrent(DEFAULT_CONCURRENCY));
+        Limits { concurrency_limit: limits.concurrency_limit.max(1), ..limits }
+    }
+
+    /// Opens the lane, or says that it is still wanted.
+    pub async fn open(&self, organization: OrganizationId) -> Result<Limits, Fault> {
+        let lock = self.locks.of(organization);
+        let _alone = lock.lock().await;
+        let limits = self.limits_of(organization);
+        self.bus.open_lane(organization, &limits).await?;
+        Ok(limits)
+    }
+
+    /// Makes the lane obey its limits, if it is open.
+    pub async fn obey(&self, organization: OrganizationId) -> Result<(), Fault> {
+        let lock = self.locks.of(organization);
+        let _alone = lock.lock().await;
+        let limits = self.limits_of(organization);
+        match self.bus.lane(organization).await? {
+            Some(lane) if !lane.obeys(&limits) => self.bus.limit_lane(&lane, &limits).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes the lane unless somebody may be about to use it; answers whether it did.
+    pub async fn close_if_abandoned(&self, organization: OrganizationId) -> Result<bool, Fault> {
+        let lock = self.locks.of(organization);
+        let _alone = lock.lock().await;
+        self.bus.close_abandoned_lane(organization).await
     }
 }

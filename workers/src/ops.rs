@@ -45,7 +45,11 @@ impl Window {
     /// Looks.
     pub async fn look(&self) -> Health {
         let database = tokio::time::timeout(std::time::Duration::from_secs(2), self.database.is_reachable()).await;
-        Health { nats: self.bus.is_connected(), database: database.unwrap_or(false), draining: self.stop.is_cancelled() }
+        Health {
+            nats: self.bus.is_connected(),
+            database: database.unwrap_or(false),
+            draining: self.stop.is_cancelled(),
+        }
     }
 
     fn running(&self) -> u64 {
@@ -107,6 +111,7 @@ async fn ready(window: Data<&Arc<Window>>) -> Response {
 }
 
 #[handler]
+#[expect(clippy::needless_pass_by_value, reason = "an extractor")]
 fn render(metrics: Data<&PrometheusHandle>) -> Response {
     Response::builder().content_type("text/plain; version=0.0.4; charset=utf-8").body(metrics.render())
 }

@@ -8,12 +8,14 @@ use shared::{
         kv::Watch,
         state::{ConfigurationState, Limits},
     },
-    command::{Command, Pool, configurations, lanes, organizations, tools, users, users::Admitted},
+    command::{Command, Pool, configurations, lanes, organizations, tools, users},
     db::Database,
 };
 
 use crate::{
+    announce::Announcer,
     egress::Egress,
+    lanes::LaneLocks,
     run::{Ended, Job, execute, refuse},
     tools::Catalogue,
     upstream::Upstreams,
@@ -28,6 +30,10 @@ pub trait Parts: Send + Sync + std::fmt::Debug + 'static {
     fn bus(&self) -> &Bus;
     /// The pool's connections to PostgreSQL, in its own role.
     fn database(&self) -> &Database;
+    /// Spreads news, where the pool has any.
+    fn announcer(&self) -> Option<&Announcer> {
+        None
+    }
 }
 
 /// Which commands a pool answers.
@@ -37,7 +43,7 @@ pub trait Dispatch: Parts + Sized {
 }
 
 macro_rules! parts {
-    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty),* $(,)? }) => {
+    ($(#[$doc:meta])* $name:ident $([$announcer:ident])? { $($(#[$field_doc:meta])* $field:ident: $type:ty),* $(,)? }) => {
         $(#[$doc])*
         #[derive(Debug)]
         pub struct $name {
@@ -56,26 +62,29 @@ macro_rules! parts {
             fn database(&self) -> &Database {
                 &self.database
             }
+            $(fn announcer(&self) -> Option<&Announcer> {
+                Some(&self.$announcer)
+            })?
         }
     };
 }
 
 parts!(
     /// The control plane without secrets.
-    Session {
-        /// What everybody believes about limits.
-        limits: Watch<Limits>,
-        /// What everybody believes about members.
-        access: Watch<Admitted>,
+    Session [announcer] {
+        /// Spreads news of limits and members.
+        announcer: Announcer,
     }
 );
 parts!(
     /// Everything that seals a secret.
-    Token {
+    Token [announcer] {
         /// Seals.
         vault: Vault,
         /// Says which endpoints may be registered.
         egress: Egress,
+        /// Spreads news of configurations.
+        announcer: Announcer,
     }
 );
 parts!(
@@ -96,6 +105,8 @@ parts!(
     Controller {
         /// Each organization's limits.
         limits: Watch<Limits>,
+        /// One act at a time on one lane.
+        locks: LaneLocks,
     }
 );
 parts!(

@@ -3,17 +3,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use shared::{
-    Fault,
-    bus::state::{Limits, access_key, limits_key},
-    db,
-    id::OrganizationId,
-};
+use shared::{Code, Fault, db, id::OrganizationId};
 use tokio_util::sync::CancellationToken;
 
-use crate::{announce::Announcement, pools::Session};
+use crate::{announce::Announcement, organizations::limits, pools::Session};
 
-const EVERY: Duration = Duration::from_secs(60);
+const EVERY: Duration = Duration::from_mins(1);
 
 /// Reconciles every minute until told to stop.
 pub async fn serve(parts: Arc<Session>, stop: CancellationToken) {
@@ -29,8 +24,8 @@ pub async fn serve(parts: Arc<Session>, stop: CancellationToken) {
 }
 
 async fn pass(parts: &Session) -> Result<(), Fault> {
-    parts.limits.ready().await;
-    parts.access.ready().await;
+    parts.announcer.limits.ready().await;
+    parts.announcer.access.ready().await;
     let mut after = None;
     loop {
         let mut transaction = parts.database.on_behalf_of(OrganizationId::PLATFORM).await?;
@@ -44,22 +39,21 @@ async fn pass(parts: &Session) -> Result<(), Fault> {
     }
 }
 
+/// Reads in one transaction, then spreads what the buckets do not hold.
 async fn organization(parts: &Session, id: OrganizationId) -> Result<(), Fault> {
     let mut transaction = parts.database.on_behalf_of(id).await?;
-    let limits = match db::organizations::own(&mut transaction).await {
-        Ok(organization) => Limits { concurrency_limit: organization.concurrency_limit },
+    let organization = match db::organizations::own(&mut transaction).await {
+        Ok(organization) => organization,
         // Deleted: nothing to believe.
-        Err(fault) if fault.code == shared::Code::Unknown => return Ok(()),
+        Err(fault) if fault.code == Code::Unknown => return Ok(()),
         Err(fault) => return Err(fault),
     };
-    if parts.limits.get(&limits_key(id)).as_ref() != Some(&limits) {
-        Announcement::Limits(id, limits).spread(&parts.bus).await;
-    }
-    for (subject, admitted) in db::users::all(&mut transaction).await? {
-        let known = parts.access.get(&access_key(id, &subject));
-        if known.is_none_or(|known| known.generation < admitted.generation) {
-            Announcement::Access(id, subject, admitted).spread(&parts.bus).await;
-        }
+    let members = db::users::all(&mut transaction).await?;
+    drop(transaction);
+    // Nothing is written for what is known already.
+    parts.announcer.spread(&Announcement::Limits(id, limits(&organization))).await;
+    for (subject, admitted) in members {
+        parts.announcer.spread(&Announcement::Access(id, subject, admitted)).await;
     }
     Ok(())
 }

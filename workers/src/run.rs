@@ -9,11 +9,14 @@ use shared::{
     Code, Fault,
     audit::{Event, Notes},
     bus::{envelope::Envelope, frame::Frame},
-    command::Command,
+    command::{Command, Delivery},
     db,
 };
 
-use crate::{pools::Parts, scope::{Remains, Scope}};
+use crate::{
+    pools::Parts,
+    scope::{Remains, Scope},
+};
 
 /// How a command is run. A row of the command table without this does not compile.
 pub trait Run: Command {
@@ -44,84 +47,128 @@ pub struct Ended {
     pub event: Event,
 }
 
+/// The largest frame that is sent; one message of NATS holds 8 MiB.
+const MAX_FRAME_BYTES: usize = 7 * 1024 * 1024 + 512 * 1024;
+
 /// Runs one delivery of command `C` to its end. Never panics, never outlasts the deadline.
 pub async fn execute<C: Run>(parts: &C::Parts, job: Job<'_>) -> Ended {
     let started = Instant::now();
-    let (outcome, notes) = attempt::<C>(parts, job).await;
-    let end = outcome.as_ref().map(drop).map_err(|fault| fault.code);
-    let label = end.err().map_or("done", |code| code.face().name);
+    let (outcome, remains) = attempt::<C>(parts, job).await;
+    let ended = settle::<C>(parts, job, outcome, remains).await;
+    let label = ended.event.code.map_or("done", |code| code.face().name);
     metrics::counter!("switchboard_commands_total", "command" => C::NAME, "end" => label).increment(1);
     metrics::histogram!("switchboard_command_seconds", "command" => C::NAME).record(started.elapsed());
-    finish(C::NAME, job, outcome, &notes)
+    log(C::NAME, job, label);
+    ended
 }
 
 /// Ends a command that could not be run at all.
 pub fn refuse(name: &str, job: Job<'_>, fault: Fault) -> Ended {
-    finish::<()>(name, job, Err(fault), &Notes::default())
+    let code = fault.code;
+    log(name, job, code.face().name);
+    Ended {
+        event: event(name, job, &Notes::default(), Err(code)),
+        frame: Frame::<()>::Done(Err(fault)).encode().unwrap_or_default(),
+    }
 }
 
-fn finish<T: serde::Serialize>(name: &str, job: Job<'_>, outcome: Result<T, Fault>, notes: &Notes) -> Ended {
+fn log(name: &str, job: Job<'_>, end: &str) {
     let Job { envelope, attempt, .. } = job;
-    let end = outcome.as_ref().map(drop).map_err(|fault| fault.code);
-    let event = Event::of(&envelope.context, name, envelope.call, attempt, notes, end);
-    let frame = Frame::Done(outcome).encode().or_else(|fault| Frame::<()>::Done(Err(fault)).encode()).unwrap_or_default();
     tracing::info!(
         command = name,
         request_id = envelope.context.request_id,
         organization = %envelope.context.organization,
         call = %envelope.call,
         attempt,
-        end = end.err().map_or("done", |code| code.face().name),
+        end,
         "command"
     );
-    Ended { frame, event }
 }
 
-async fn attempt<C: Run>(parts: &C::Parts, job: Job<'_>) -> (Result<C::Reply, Fault>, Notes) {
+fn event(name: &str, job: Job<'_>, notes: &Notes, end: Result<(), Code>) -> Event {
+    Event::of(&job.envelope.context, name, job.envelope.call, job.attempt, notes, end)
+}
+
+async fn attempt<C: Run>(parts: &C::Parts, job: Job<'_>) -> (Result<C::Reply, Fault>, Remains) {
     let envelope = job.envelope;
     let context = &envelope.context;
-    if context.deadline.has_passed() {
-        return (Err(Fault::timeout("The deadline passed before the command could start.")), Notes::default());
+    // Nobody gets more time than the command may take, whatever the sender wrote.
+    let patience = context.deadline.remaining().min(C::DEADLINE);
+    let refused = |fault| (Err(fault), Remains::default());
+    if patience.is_zero() {
+        return refused(Fault::timeout("The deadline passed before the command could start."));
     }
     if !C::ACCESS.admits(&context.actor) {
-        return (Err(Fault::new(Code::Forbidden, "Your role does not allow this.")), Notes::default());
+        return refused(Fault::new(Code::Forbidden, "Your role does not allow this."));
+    }
+    if envelope.queued != (C::DELIVERY == Delivery::Queued) {
+        // A queued command sent past its lane would not be bounded by it.
+        return refused(Fault::new(Code::Invalid, "The command came the wrong way."));
     }
     let command: C = match envelope.unpack() {
         Ok(command) => command,
-        Err(fault) => return (Err(fault), Notes::default()),
+        Err(fault) => return refused(fault),
     };
     let mut scope = Scope::new(parts, envelope, job.attempt, job.queued_ms);
     let running = AssertUnwindSafe(command.run(&mut scope)).catch_unwind();
-    let outcome = match tokio::time::timeout(context.deadline.remaining(), running).await {
+    let outcome = match tokio::time::timeout(patience, running).await {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(_panic)) => Err(Fault::internal("a command panicked")),
         Err(_) => Err(Fault::timeout("The deadline passed while the command ran.")),
     };
-    settle::<C>(parts, job, outcome, scope.remains()).await
+    (outcome, scope.remains())
 }
 
 /// Keeps or drops the transaction, its audit event within it, then spreads the news.
-async fn settle<C: Run>(
-    parts: &C::Parts,
-    job: Job<'_>,
-    outcome: Result<C::Reply, Fault>,
-    remains: Remains,
-) -> (Result<C::Reply, Fault>, Notes) {
+async fn settle<C: Run>(parts: &C::Parts, job: Job<'_>, outcome: Result<C::Reply, Fault>, remains: Remains) -> Ended {
     let Remains { notes, transaction, wrote, announcements } = remains;
-    let outcome = match (outcome, transaction) {
-        (Ok(reply), Some(transaction)) if wrote => keep::<C>(job, transaction, &notes).await.map(|()| reply),
-        (outcome, _) => outcome,
-    };
-    if outcome.is_ok() {
-        for announcement in &announcements {
-            announcement.spread(parts.bus()).await;
+    let mut outcome = outcome;
+    let mut kept = None;
+    if let (Ok(_), Some(transaction), true) = (&outcome, transaction, wrote) {
+        // The very event that is published afterwards: the trail keeps one of the two.
+        let event = event(C::NAME, job, &notes, Ok(()));
+        match keep(transaction, &event).await {
+            Ok(()) => kept = Some(event),
+            Err(fault) => outcome = Err(fault),
         }
     }
-    (outcome, notes)
+    if let (Ok(_), Some(announcer)) = (&outcome, parts.announcer()) {
+        for announcement in &announcements {
+            announcer.spread(announcement).await;
+        }
+    }
+    let end = outcome.as_ref().map(drop).map_err(|fault| fault.code);
+    let (frame, end) = pack(outcome, end);
+    Ended { frame, event: kept.unwrap_or_else(|| event(C::NAME, job, &notes, end)) }
 }
 
-async fn keep<C: Run>(job: Job<'_>, mut transaction: db::Transaction, notes: &Notes) -> Result<(), Fault> {
-    let event = Event::of(&job.envelope.context, C::NAME, job.envelope.call, job.attempt, notes, Ok(()));
-    db::audit::leave(&mut transaction, &event).await?;
+async fn keep(mut transaction: db::Transaction, event: &Event) -> Result<(), Fault> {
+    db::audit::leave(&mut transaction, event).await?;
     transaction.commit().await
+}
+
+/// The final frame; a fault instead of one that no message can hold.
+fn pack<T: serde::Serialize>(outcome: Result<T, Fault>, end: Result<(), Code>) -> (Bytes, Result<(), Code>) {
+    let fault = match Frame::Done(outcome).encode() {
+        Ok(frame) if frame.len() <= MAX_FRAME_BYTES => return (frame, end),
+        Ok(_) => Fault::new(Code::UpstreamFailed, "The answer is larger than 7 MiB."),
+        Err(fault) => fault,
+    };
+    let code = fault.code;
+    (Frame::<()>::Done(Err(fault)).encode().unwrap_or_default(), Err(code))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_no_message_can_hold_becomes_a_fault() {
+        let (frame, end) = pack(Ok("x".repeat(MAX_FRAME_BYTES)), Ok(()));
+        assert_eq!(end, Err(Code::UpstreamFailed));
+        assert!(matches!(Frame::<String>::decode(&frame), Ok(Frame::Done(Err(fault))) if fault.code == Code::UpstreamFailed));
+        let (frame, end) = pack(Ok("x".to_owned()), Ok(()));
+        assert_eq!(end, Ok(()));
+        assert!(matches!(Frame::<String>::decode(&frame), Ok(Frame::Done(Ok(text))) if text == "x"));
+    }
 }

@@ -27,7 +27,7 @@ pub struct Scope<'a, P> {
 }
 
 /// What is left of a scope once the command returned.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Remains {
     /// For the audit event.
     pub notes: Notes,
@@ -83,6 +83,11 @@ impl<'a, P: Parts> Scope<'a, P> {
 
     /// Takes the scope apart.
     pub fn remains(self) -> Remains {
-        Remains { notes: self.notes, transaction: self.transaction, wrote: self.wrote, announcements: self.announcements }
+        Remains {
+            notes: self.notes,
+            transaction: self.transaction,
+            wrote: self.wrote,
+            announcements: self.announcements,
+        }
     }
 }

@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use shared::{
     Fault,
-    db::{Transaction, tenant_keys::{self, WrappedKey}},
+    db::{
+        Transaction,
+        tenant_keys::{self, WrappedKey},
+    },
     id::{ConfigurationId, OrganizationId},
     secret::Secret,
 };
@@ -21,7 +24,12 @@ pub fn configuration_secret(organization: OrganizationId, id: ConfigurationId, g
 }
 
 /// Seals a value with the organization's active key, made on first use.
-pub async fn seal(transaction: &mut Transaction, vault: &Vault, place: &Place<'_>, plain: &[u8]) -> Result<Vec<u8>, Fault> {
+pub async fn seal(
+    transaction: &mut Transaction,
+    vault: &Vault,
+    place: &Place<'_>,
+    plain: &[u8],
+) -> Result<Vec<u8>, Fault> {
     let key = match tenant_keys::active(transaction).await? {
         Some(key) => key,
         None => first_key(transaction, vault).await?,
@@ -39,12 +47,13 @@ pub async fn open_text(
     sealed: &[u8],
 ) -> Result<Secret<String>, Fault> {
     let id = sealed_with(sealed)?;
-    let key = match vault.at_hand.get(transaction.organization(), id) {
-        Some(key) => key,
-        None => {
-            let stored = tenant_keys::by_id(transaction, id.0).await?;
-            at_hand(vault, transaction.organization(), &stored.ok_or_else(|| Fault::internal("a secret's data key is missing"))?)?
-        }
+    let key = if let Some(key) = vault.at_hand.get(transaction.organization(), id) { key } else {
+        let stored = tenant_keys::by_id(transaction, id.0).await?;
+        at_hand(
+            vault,
+            transaction.organization(),
+            &stored.ok_or_else(|| Fault::internal("a secret's data key is missing"))?,
+        )?
     };
     let plain = key.open(place, sealed)?;
     let text = std::str::from_utf8(plain.reveal()).map_err(|_| Fault::internal("a sealed text is not UTF-8"))?;

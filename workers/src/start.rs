@@ -1,6 +1,6 @@
 //! Starting a pool: reads its configuration, connects, runs its loops until a signal, then drains.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use serde::Deserialize;
 use shared::{
@@ -13,8 +13,10 @@ use shared::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    announce::Announcer,
     controller, direct,
     egress::{Egress, EgressConfig, proxy::Proxy},
+    lanes::LaneLocks,
     ops::{self, Window},
     outbox,
     pools::{Audit, Controller, Dispatch, Session, Token, Tool},
@@ -98,7 +100,7 @@ fn read(pool: Pool) -> Result<Configuration, config::Problems> {
     let queue = reader.read("queue");
     let egress = reader.read("egress");
     let vault = if seals { reader.read("vault").map(Some) } else { Some(None) };
-    let has_service = pool == Pool::Tool && std::env::var_os("FASTMCP_URL").is_some();
+    let has_service = pool == Pool::Tool && std::env::var("FASTMCP_URL").is_ok_and(|url| !url.is_empty());
     let fastmcp = if has_service { reader.read("fastmcp").map(Some) } else { Some(None) };
     let complete = (|| {
         Some(Configuration {
@@ -115,6 +117,9 @@ fn read(pool: Pool) -> Result<Configuration, config::Problems> {
     reader.finish()?;
     complete.ok_or_else(|| config::Problems::one("the configuration is incomplete"))
 }
+
+/// How long the last words may take to leave.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Runs one pool until SIGTERM or SIGINT, then finishes what it has begun.
 pub async fn run(pool: Pool) -> anyhow::Result<()> {
@@ -147,8 +152,8 @@ pub async fn run(pool: Pool) -> anyhow::Result<()> {
     // Even a loop that ended by itself takes the process down in order.
     stop.cancel();
     heart.await?;
-    // What was written must leave before the process does.
-    let _ = bus.flush().await;
+    // What was written must leave before the process does; while NATS is away it cannot.
+    let _ = tokio::time::timeout(FLUSH_PATIENCE, bus.flush()).await;
     database.close().await;
     signal.abort();
     tracing::info!(pool = pool.name(), "worker stopped");
@@ -177,11 +182,6 @@ struct Shift {
 }
 
 impl Shift {
-    /// A background loop that ends by itself on the sign.
-    fn aside(&self, work: impl Future<Output = ()> + Send + 'static) {
-        tokio::spawn(work);
-    }
-
     /// Answers direct commands until the sign, then waits for what runs.
     async fn answer<P: Dispatch>(&self, parts: Arc<P>) -> anyhow::Result<()> {
         direct::serve(parts, self.tasks.clone(), self.stop.clone()).await?;
@@ -198,24 +198,31 @@ impl Shift {
 }
 
 async fn session(bus: Bus, database: Database, shift: Shift) -> anyhow::Result<()> {
-    let (limits, access) = (bus.watch(Bucket::Limits), bus.watch(Bucket::Access));
-    let parts = Arc::new(Session { bus, database, limits, access });
-    shift.aside(reconcile::serve(Arc::clone(&parts), shift.stop.clone()));
+    let announcer = Announcer::new(&bus, &[Bucket::Limits, Bucket::Access]);
+    let parts = Arc::new(Session { bus, database, announcer });
+    tokio::spawn(reconcile::serve(Arc::clone(&parts), shift.stop.clone()));
     shift.answer(parts).await
 }
 
 async fn token(configuration: Configuration, bus: Bus, database: Database, shift: Shift) -> anyhow::Result<()> {
     let vault = vault(configuration.vault)?;
     let egress = Egress::new(&configuration.egress)?;
-    shift.answer(Arc::new(Token { bus, database, vault, egress })).await
+    shift.answer(Arc::new(Token { announcer: Announcer::new(&bus, &[Bucket::Configs]), bus, database, vault, egress })).await
 }
 
-async fn tool(configuration: Configuration, bus: Bus, database: Database, load: Option<Load>, shift: Shift) -> anyhow::Result<()> {
+async fn tool(
+    configuration: Configuration,
+    bus: Bus,
+    database: Database,
+    load: Option<Load>,
+    shift: Shift,
+) -> anyhow::Result<()> {
     let vault = vault(configuration.vault)?;
     let egress = Egress::new(&configuration.egress)?;
     let mut proxy_url = None;
     if configuration.fastmcp.is_some() {
-        let listen = configuration.egress.proxy_listen.unwrap_or_else(|| std::net::SocketAddr::from(([127, 0, 0, 1], 0)));
+        let listen =
+            configuration.egress.proxy_listen.unwrap_or_else(|| std::net::SocketAddr::from(([127, 0, 0, 1], 0)));
         let mut proxy = Proxy::bind(egress.clone(), listen).await?;
         if let Some(host) = configuration.egress.proxy_host {
             proxy = proxy.reached_as(host);
@@ -231,7 +238,7 @@ async fn tool(configuration: Configuration, bus: Bus, database: Database, load: 
             tasks.wait().await;
             end.cancel();
         });
-        shift.aside(async move { proxy.serve(quiet).await });
+        tokio::spawn(async move { proxy.serve(quiet).await });
     }
     let upstreams = Upstreams::new(egress, configuration.fastmcp, proxy_url);
     let configurations = bus.watch(Bucket::Configs);
@@ -248,12 +255,12 @@ async fn tool(configuration: Configuration, bus: Bus, database: Database, load: 
 
 fn vault(configuration: Option<VaultConfig>) -> anyhow::Result<Vault> {
     let configuration = configuration.ok_or_else(|| anyhow::anyhow!("VAULT_KEYS is missing"))?;
-    Ok(Vault::new(&configuration)?)
+    Vault::new(&configuration)
 }
 
 async fn audit(bus: Bus, database: Database, shift: Shift) -> anyhow::Result<()> {
     let parts = Arc::new(Audit { bus, database });
-    shift.aside(outbox::serve(Arc::clone(&parts), shift.stop.clone()));
+    tokio::spawn(outbox::serve(Arc::clone(&parts), shift.stop.clone()));
     trail::serve(parts, shift.stop.clone()).await;
     Ok(())
 }
@@ -262,7 +269,7 @@ async fn control(configuration: Configuration, bus: Bus, database: Database, shi
     let Queue { calls_per_organization, replicas } = configuration.queue;
     let sizes = Sizes { calls_per_organization, replicas };
     let limits = bus.watch(Bucket::Limits);
-    let parts = Arc::new(Controller { bus, database, limits });
-    shift.aside(controller::serve(Arc::clone(&parts), sizes, shift.stop.clone()));
+    let parts = Arc::new(Controller { bus, database, limits, locks: LaneLocks::default() });
+    tokio::spawn(controller::serve(Arc::clone(&parts), sizes, shift.stop.clone()));
     shift.answer(parts).await
 }

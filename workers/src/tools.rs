@@ -7,14 +7,18 @@ use sha2::{Digest, Sha256};
 use shared::{
     Code, Deadline, Fault,
     command::tools::{Call, Called, Definitions, List, Timings},
+    fault::Retry,
     json::Raw,
 };
 
 use crate::{pools::Tool, run::Run, scope::Scope, upstream::CallRequest};
 
+mod asking;
 mod catalogue;
+mod definition;
 mod pinning;
 mod schema;
+mod unambiguous;
 
 pub use catalogue::Catalogue;
 
@@ -27,31 +31,29 @@ impl Run for Call {
     async fn run(self, scope: &mut Scope<'_, Tool>) -> Result<Called, Fault> {
         let started = Instant::now();
         let repeated = scope.attempt > 1;
-        scope.notes.resource("tool", format!("{}/{}", self.configuration, self.tool));
+        scope.notes.resource("tool", &format!("{}/{}", self.configuration, self.tool));
         scope.notes.detail("arguments_sha256", hex(&Sha256::digest(self.arguments.bytes())));
-        let entry = match catalogue::with_tool(scope, &self.configuration, &self.tool).await {
-            // An earlier delivery may have got further than this one.
-            Err(fault) if repeated && fault.code == Code::Unavailable => return Err(outcome_unknown()),
-            found => found?,
-        };
-        let tool = entry.tool(&self.tool)?;
-        if repeated && (!tool.is_repeatable() || scope.attempt >= LAST_ATTEMPT) {
+        // An earlier delivery may have got further than this one.
+        let honest = |fault| if repeated { before_a_repetition(fault) } else { fault };
+        let entry = catalogue::with_tool(scope, &self.configuration, &self.tool).await.map_err(honest)?;
+        let tool = entry.tool(&self.tool).map_err(honest)?;
+        if repeated && (!tool.repeatable || scope.attempt >= LAST_ATTEMPT) {
             return Err(outcome_unknown());
         }
-        tool.check(&self.arguments)?;
-        let client = scope.parts.upstreams.client(entry.specification()).await?;
+        let definition = tool.definition.compiled().await.map_err(honest)?;
+        definition.check(&self.arguments).await.map_err(honest)?;
         let deadline = scope.context.deadline.min(Deadline::after(entry.timeout()));
+        let client = scope.parts.upstreams.client_within(entry.specification(), deadline).await.map_err(honest)?;
         let asked = Instant::now();
-        let result = client
-            .call(CallRequest {
-                tool: &self.tool,
-                arguments: &self.arguments,
-                header_parameters: tool.header_parameters(),
-                deadline,
-                request_id: &scope.context.request_id,
-                progress: None,
-            })
-            .await?;
+        let request = CallRequest {
+            tool: &self.tool,
+            arguments: &self.arguments,
+            header_parameters: definition.header_parameters(),
+            deadline,
+            request_id: &scope.context.request_id,
+            progress: None,
+        };
+        let result = client.call(request).await.map_err(|fault| if repeated { of_a_repetition(fault) } else { fault })?;
         let upstream = milliseconds(asked);
         fits_a_frame(&result)?;
         let timings = Timings { queued: whole_milliseconds(scope.queued_ms), upstream, worker: milliseconds(started) };
@@ -63,13 +65,24 @@ impl Run for List {
     type Parts = Tool;
 
     async fn run(self, scope: &mut Scope<'_, Tool>) -> Result<Definitions, Fault> {
-        scope.notes.resource("configuration", self.configuration);
+        scope.notes.resource("configuration", &self.configuration);
         catalogue::refreshed(scope, self.configuration).await
     }
 }
 
 fn outcome_unknown() -> Fault {
     Fault::new(Code::OutcomeUnknown, "A worker was lost during the call; whether the tool ran is not known.")
+}
+
+/// What a later delivery may say of a fault before it called the tool: nothing that claims that
+/// nothing happened, because an earlier one may have called it.
+fn before_a_repetition(fault: Fault) -> Fault {
+    if fault.code == Code::Timeout { fault } else { outcome_unknown() }
+}
+
+/// The same of a fault of its own call, whose cause is worth telling where it claims nothing.
+fn of_a_repetition(fault: Fault) -> Fault {
+    if fault.code.face().retry == Retry::MayRepeatTheEffect { fault } else { outcome_unknown() }
 }
 
 /// A frame must fit one message; the limit leaves room for the rest of it.
@@ -96,4 +109,24 @@ fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_later_delivery_never_claims_that_nothing_happened() {
+        for code in Code::ALL {
+            for told in [before_a_repetition, of_a_repetition].map(|tell| tell(Fault::new(code, "x"))) {
+                assert_eq!(told.code.face().retry, Retry::MayRepeatTheEffect, "{code:?}");
+            }
+        }
+        for code in [Code::Unknown, Code::Conflict, Code::Invalid, Code::Unavailable, Code::UpstreamFailed] {
+            assert_eq!(before_a_repetition(Fault::new(code, "x")), outcome_unknown());
+        }
+        assert_eq!(before_a_repetition(Fault::timeout("x")), Fault::timeout("x"));
+        let failed = Fault::new(Code::UpstreamFailed, "x");
+        assert_eq!(of_a_repetition(failed.clone()), failed);
+    }
 }

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use shared::{Code, Fault, audit::Event, bus::work::AuditBatch, db};
+use shared::{Code, Fault, audit::Event, bus::audit::AuditBatch, db};
 use tokio_util::sync::CancellationToken;
 
 use crate::pools::Audit;
@@ -40,10 +40,12 @@ async fn keep(parts: &Audit, batch: AuditBatch) -> Result<(), Fault> {
     let events: Vec<(Event, Bytes)> = batch.events().filter_map(read_event).collect();
     if !events.is_empty() {
         let new = append(parts, &events).await?;
-        metrics::counter!("switchboard_audit_events_total", "fate" => "kept").increment(u64::try_from(new).unwrap_or_default());
+        metrics::counter!("switchboard_audit_events_total", "fate" => "kept")
+            .increment(u64::try_from(new).unwrap_or_default());
     }
     let unreadable = read - events.len();
-    metrics::counter!("switchboard_audit_events_total", "fate" => "unreadable").increment(u64::try_from(unreadable).unwrap_or_default());
+    metrics::counter!("switchboard_audit_events_total", "fate" => "unreadable")
+        .increment(u64::try_from(unreadable).unwrap_or_default());
     batch.ack().await;
     Ok(())
 }

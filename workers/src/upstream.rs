@@ -84,12 +84,13 @@ impl Specification {
     }
 }
 
-/// What a client is found by. Organization and configuration stand beside the digest so that
-/// [`Upstreams::forget`] finds every generation and credential.
+/// What a client is found by. Organization, configuration and generation stand beside the digest so
+/// that [`Upstreams::forget`] finds the older generations with every credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Key {
     organization: OrganizationId,
     configuration: ConfigurationId,
+    generation: i64,
     digest: [u8; 32],
 }
 
@@ -224,7 +225,8 @@ impl Upstreams {
     /// uses open one. Bounded in time by itself: two attempts of 8 seconds.
     pub async fn client(&self, specification: &Specification) -> Result<Arc<Client>, Fault> {
         let digest = specification.digest();
-        let key = Key { organization: specification.organization, configuration: specification.configuration, digest };
+        let Specification { organization, configuration, generation, .. } = *specification;
+        let key = Key { organization, configuration, generation, digest };
         if let Some(client) = self.0.open.get(&key).await {
             return Ok(client);
         }
@@ -237,24 +239,32 @@ impl Upstreams {
         self.0.open.try_get_with(key, opening).await.map_err(|fault: Arc<Fault>| Arc::unwrap_or_clone(fault))
     }
 
-    /// Closes every client of a configuration: its sessions end on the server too.
-    pub async fn forget(&self, organization: OrganizationId, configuration: ConfigurationId) {
-        self.close_where(|key| key.organization == organization && key.configuration == configuration).await;
+    /// The same for a caller that stops waiting at the deadline.
+    pub async fn client_within(&self, specification: &Specification, deadline: Deadline) -> Result<Arc<Client>, Fault> {
+        within(deadline, self.client(specification)).await
+    }
+
+    /// Lets go of a configuration's clients of generations before this one: nobody finds them any
+    /// more, and each is closed, on the server too, once its running calls ended.
+    pub async fn forget(&self, organization: OrganizationId, configuration: ConfigurationId, generation: i64) {
+        let outdated = |key: &Key| {
+            key.organization == organization && key.configuration == configuration && key.generation < generation
+        };
+        for client in self.take(outdated).await {
+            tokio::spawn(client.retire());
+        }
     }
 
     /// Closes everything, before the process ends.
     pub async fn close_all(&self) {
-        self.close_where(|_| true).await;
+        let clients = self.take(|_| true).await;
+        futures::future::join_all(clients.iter().map(|client| client.close())).await;
     }
 
-    async fn close_where(&self, is_meant: impl Fn(&Key) -> bool) {
+    async fn take(&self, is_meant: impl Fn(&Key) -> bool) -> Vec<Arc<Client>> {
         let keys: Vec<Arc<Key>> = self.0.open.iter().map(|(key, _)| key).filter(|key| is_meant(key)).collect();
-        let closing = keys.iter().map(|key| async {
-            if let Some(client) = self.0.open.remove(key.as_ref()).await {
-                client.close().await;
-            }
-        });
-        futures::future::join_all(closing).await;
+        let taking = keys.iter().map(|key| self.0.open.remove(key.as_ref()));
+        futures::future::join_all(taking).await.into_iter().flatten().collect()
     }
 }
 

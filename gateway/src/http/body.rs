@@ -3,6 +3,7 @@
 
 use poem::{FromRequest, Request, RequestBody, Result, http::header};
 use serde::de::DeserializeOwned;
+use serde_path_to_error::Segment;
 use shared::{
     Fault,
     json::{MAX_DEPTH, exceeds_depth},
@@ -22,6 +23,9 @@ impl<'a, T: DeserializeOwned> FromRequest<'a> for Body<T> {
         if !is_json(request) {
             return Err(EdgeError::MediaType.into());
         }
+        if announced_bytes(request).is_some_and(|bytes| bytes > MAX_BODY_BYTES) {
+            return Err(EdgeError::TooLarge.into());
+        }
         let bytes = body.take()?.into_bytes_limit(MAX_BODY_BYTES).await.map_err(|cause| match cause {
             poem::error::ReadBodyError::PayloadTooLarge => poem::Error::from(EdgeError::TooLarge),
             _ => Problem::from(Fault::invalid("", "The body could not be read to its end.")).into(),
@@ -36,29 +40,65 @@ fn is_json(request: &Request) -> bool {
     essence.eq_ignore_ascii_case("application/json")
 }
 
+/// What `Content-Length` says. Nobody has to wait for a body that will be refused.
+fn announced_bytes(request: &Request) -> Option<usize> {
+    request.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
 fn read<T: DeserializeOwned>(bytes: &[u8]) -> std::result::Result<T, Fault> {
     if exceeds_depth(bytes, MAX_DEPTH) {
         return Err(Fault::invalid("", format!("The body nests deeper than {MAX_DEPTH} levels.")));
     }
+    // An array would be taken for the fields in their order.
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        return Err(Fault::invalid("", "The body must be a JSON object."));
+    }
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
-        let path = error.path().to_string();
-        let field = if path == "." { String::new() } else { path };
-        let inner = error.into_inner();
-        let message = if inner.is_data() { sentence(&inner) } else { format!("The body is not JSON: {inner}.") };
-        Fault::invalid(field, message)
-    })?;
+    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| complaint(&error))?;
     deserializer.end().map_err(|_| Fault::invalid("", "The body goes on after its JSON value."))?;
     Ok(value)
 }
 
-/// The parser's complaint without the position, which the path says better.
-fn sentence(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    let text = text.split(" at line ").next().unwrap_or_default();
-    let mut characters = text.chars();
-    let first = characters.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
-    format!("{first}{}.", characters.as_str())
+/// The longest path of a field that is repeated to the sender, in characters.
+const MAX_FIELD_CHARS: usize = 128;
+
+/// The parser's complaint as a fault. It names the field and never repeats a value: what stands in
+/// the wrong place may be a secret.
+fn complaint(error: &serde_path_to_error::Error<serde_json::Error>) -> Fault {
+    let known = error.path().iter().filter(|segment| !matches!(segment, Segment::Unknown));
+    let mut path: Vec<String> = known.map(ToString::to_string).collect();
+    if !error.inner().is_data() {
+        return Fault::invalid(field(&path), format!("The body is not JSON: {}.", error.inner()));
+    }
+    let text = error.inner().to_string();
+    let message = if let Some((kind, name)) = about_a_field(&text) {
+        if path.last().is_none_or(|last| last != name) {
+            path.push(name.to_owned());
+        }
+        match kind {
+            "missing" => "The field is missing.".to_owned(),
+            "duplicate" => "The field stands twice.".to_owned(),
+            _ => "There is no such field.".to_owned(),
+        }
+    } else {
+        match text.rsplit_once(", expected ").and_then(|(_, rest)| rest.split(" at line ").next()) {
+            Some(expected) if expected.starts_with("struct ") => "Expected an object.".to_owned(),
+            Some(expected) => format!("Expected {expected}."),
+            None => "The value does not fit.".to_owned(),
+        }
+    };
+    Fault::invalid(field(&path), message)
+}
+
+/// Which field the parser misses, knows twice or does not know.
+fn about_a_field(text: &str) -> Option<(&str, &str)> {
+    let (kind, rest) = text.split_once(" field `")?;
+    let name = rest.split('`').next()?;
+    matches!(kind, "missing" | "duplicate" | "unknown").then_some((kind, name))
+}
+
+fn field(path: &[String]) -> String {
+    path.join(".").chars().take(MAX_FIELD_CHARS).collect()
 }
 
 #[cfg(test)]
@@ -90,7 +130,23 @@ mod tests {
         assert_eq!(field(r#"{"name":1}"#).as_deref(), Some("name"));
         assert_eq!(field(r#"{"name":"a","inner":{"count":-1}}"#).as_deref(), Some("inner.count"));
         assert_eq!(field(r#"{"name":"a","nmae":1}"#).as_deref(), Some("nmae"));
-        assert_eq!(field("[1").as_deref(), Some(""));
+        assert_eq!(field(r#"{"name":"a","inner":{}}"#).as_deref(), Some("inner.count"));
+        assert_eq!(field(r#"{"name":"a","name":"b"}"#).as_deref(), Some("name"));
+        assert_eq!(field("{}").as_deref(), Some("name"));
+        assert_eq!(field(r#"{"name":"a""#).as_deref(), Some(""));
+        assert_eq!(field(r#"["a",null,null]"#).as_deref(), Some(""), "no array of its values");
+    }
+
+    #[test]
+    fn a_value_in_the_wrong_place_is_not_repeated() {
+        for text in [
+            r#"{"name":["s3cret"]}"#,
+            r#"{"name":"a","inner":"s3cret"}"#,
+            r#"{"name":"a","inner":{"count":"s3cret, expected x"}}"#,
+        ] {
+            let fault = read::<Sample>(text.as_bytes()).unwrap_err();
+            assert!(!fault.message.contains("s3cret") && fault.message.starts_with("Expected "), "{fault}");
+        }
     }
 
     #[test]

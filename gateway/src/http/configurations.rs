@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use poem::{handler, http::StatusCode, web::{Data, Path}};
-use serde::Deserialize;
+use poem::{handler, http::StatusCode, web::Data};
+use serde::{Deserialize, Serialize};
 use shared::{
     Fault,
     command::{
-        Page,
         configurations::{Credential, Get, List, Register, Remove, Scope, Transport, Via},
         tools::List as ListTools,
     },
     id::ConfigurationId,
+    json::Raw,
     secret::Secret,
 };
 
@@ -19,6 +19,7 @@ use super::{
     Gateway,
     answer::{Answer, empty, json, page},
     body::Body,
+    id::Id,
     identity::Identity,
     paging::Paging,
 };
@@ -38,39 +39,55 @@ struct RegisterBody {
     timeout_ms: Option<u32>,
 }
 
+/// How to authenticate. Not an enum with fields: the parser could not say which of them is wrong.
 #[derive(Debug, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
-enum Auth {
-    None {},
-    Bearer { token: Secret<String> },
+#[serde(deny_unknown_fields)]
+struct Auth {
+    r#type: AuthType,
+    token: Option<Secret<String>>,
 }
 
-impl From<RegisterBody> for Register {
-    fn from(body: RegisterBody) -> Self {
-        Self {
-            name: body.name,
-            description: body.description,
-            scope: body.scope.unwrap_or(Scope::Organization),
-            endpoint: body.endpoint,
-            transport: body.transport.unwrap_or(Transport::Http),
-            via: body.via.unwrap_or(Via::Native),
-            credential: match body.auth {
-                None | Some(Auth::None {}) => Credential::None,
-                Some(Auth::Bearer { token }) => Credential::Bearer(token),
-            },
-            timeout_ms: body.timeout_ms.unwrap_or(DEFAULT_TIMEOUT_MS),
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum AuthType {
+    None,
+    Bearer,
+}
+
+impl Auth {
+    fn credential(self) -> Result<Credential, Fault> {
+        match (self.r#type, self.token) {
+            (AuthType::None, None) => Ok(Credential::None),
+            (AuthType::Bearer, Some(token)) => Ok(Credential::Bearer(token)),
+            (AuthType::None, Some(_)) => Err(Fault::invalid("auth.token", "Only type `bearer` has a token.")),
+            (AuthType::Bearer, None) => Err(Fault::invalid("auth.token", "Type `bearer` needs a token.")),
         }
     }
 }
 
-fn id(text: &str) -> Result<ConfigurationId, Fault> {
-    text.parse().map_err(|_| Fault::invalid("id", "A configuration's id is a UUID."))
+impl RegisterBody {
+    fn command(self) -> Result<Register, Fault> {
+        Ok(Register {
+            name: self.name,
+            description: self.description,
+            scope: self.scope.unwrap_or(Scope::Organization),
+            endpoint: self.endpoint,
+            transport: self.transport.unwrap_or(Transport::Http),
+            via: self.via.unwrap_or(Via::Native),
+            credential: self.auth.map_or(Ok(Credential::None), Auth::credential)?,
+            timeout_ms: self.timeout_ms.unwrap_or(DEFAULT_TIMEOUT_MS),
+        })
+    }
 }
 
 /// Registers an MCP server.
 #[handler]
-pub(crate) async fn register(gateway: Data<&Arc<Gateway>>, identity: Identity, Body(body): Body<RegisterBody>) -> Answer {
-    json(StatusCode::CREATED, &gateway.caller.call(&identity, &Register::from(body)).await?)
+pub(crate) async fn register(
+    gateway: Data<&Arc<Gateway>>,
+    identity: Identity,
+    Body(body): Body<RegisterBody>,
+) -> Answer {
+    json(StatusCode::CREATED, &gateway.caller.call(&identity, &body.command()?).await?)
 }
 
 /// Lists those the caller sees, by name.
@@ -81,20 +98,33 @@ pub(crate) async fn list(gateway: Data<&Arc<Gateway>>, identity: Identity, pagin
 
 /// Reads one.
 #[handler]
-pub(crate) async fn read(gateway: Data<&Arc<Gateway>>, identity: Identity, Path(text): Path<String>) -> Answer {
-    json(StatusCode::OK, &gateway.caller.call(&identity, &Get { id: id(&text)? }).await?)
+pub(crate) async fn read(gateway: Data<&Arc<Gateway>>, identity: Identity, Id(id): Id<ConfigurationId>) -> Answer {
+    json(StatusCode::OK, &gateway.caller.call(&identity, &Get { id }).await?)
 }
 
 /// Removes one.
 #[handler]
-pub(crate) async fn remove(gateway: Data<&Arc<Gateway>>, identity: Identity, Path(text): Path<String>) -> Answer {
-    gateway.caller.call(&identity, &Remove { id: id(&text)? }).await?;
+pub(crate) async fn remove(gateway: Data<&Arc<Gateway>>, identity: Identity, Id(id): Id<ConfigurationId>) -> Answer {
+    gateway.caller.call(&identity, &Remove { id }).await?;
     empty()
+}
+
+/// The tools of a server: a list with the names of those that an admin should look at.
+#[derive(Debug, Serialize)]
+struct Tools {
+    items: Vec<Raw>,
+    next: Option<String>,
+    /// Their definition is not the pinned one any more: calls are refused.
+    changed: Vec<String>,
 }
 
 /// Lists its tools as the server offers them now.
 #[handler]
-pub(crate) async fn list_tools(gateway: Data<&Arc<Gateway>>, identity: Identity, Path(text): Path<String>) -> Answer {
-    let definitions = gateway.caller.call(&identity, &ListTools { configuration: id(&text)? }).await?;
-    page(&Page { items: definitions.items, next: None })
+pub(crate) async fn list_tools(
+    gateway: Data<&Arc<Gateway>>,
+    identity: Identity,
+    Id(id): Id<ConfigurationId>,
+) -> Answer {
+    let definitions = gateway.caller.call(&identity, &ListTools { configuration: id }).await?;
+    json(StatusCode::OK, &Tools { items: definitions.items, next: None, changed: definitions.changed })
 }

@@ -80,7 +80,8 @@ impl<E: Endpoint> Endpoint for Within<E> {
 fn origin(request: &Request) -> Origin {
     let text = |name: &HeaderName| {
         let value = request.headers().get(name)?.to_str().ok()?;
-        let fits = (1..=MAX_CORRELATION_BYTES).contains(&value.len()) && value.bytes().all(|byte| byte.is_ascii_graphic());
+        let fits =
+            (1..=MAX_CORRELATION_BYTES).contains(&value.len()) && value.bytes().all(|byte| byte.is_ascii_graphic());
         fits.then(|| value.to_owned())
     };
     Origin {

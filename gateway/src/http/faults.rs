@@ -1,9 +1,6 @@
 //! `/docs/faults`: what every `type` of a problem document points to, written from the one table.
 
-use poem::{
-    Response, handler,
-    http::header,
-};
+use poem::{Response, handler, http::header};
 use shared::fault::{Code, Retry};
 
 const EDGE: [(&str, u16, &str); 4] = [
@@ -39,7 +36,8 @@ pub(crate) fn page() -> Response {
         );
     }
     for (name, status, text) in EDGE {
-        let _ = write!(rows, "<tr id=\"{name}\"><td><code>{name}</code><td>{status}<td>{text}<td>{}", advice(Retry::Never));
+        let _ =
+            write!(rows, "<tr id=\"{name}\"><td><code>{name}</code><td>{status}<td>{text}<td>{}", advice(Retry::Never));
     }
     let page = format!(
         "<!doctype html><html lang=en><meta charset=utf-8><title>Switchboard: faults</title>\

@@ -14,7 +14,10 @@ use shared::{
     command::Pool,
 };
 
-use super::{Gateway, answer::{Answer, json}};
+use super::{
+    Gateway,
+    answer::{Answer, json},
+};
 
 #[derive(Debug, Serialize)]
 struct Readiness {
@@ -22,6 +25,8 @@ struct Readiness {
     nats: bool,
     /// Members' standing is fresh.
     access: bool,
+    /// Told to stop.
+    draining: bool,
     /// Live and healthy workers of each pool.
     workers: BTreeMap<&'static str, usize>,
 }
@@ -34,18 +39,21 @@ pub(crate) fn live() -> &'static str {
 
 /// Calls can be made.
 #[handler]
+#[expect(clippy::needless_pass_by_value, reason = "an extractor")]
 pub(crate) fn ready(gateway: Data<&Arc<Gateway>>) -> Answer {
     let workers: BTreeMap<&'static str, usize> =
         Pool::ALL.iter().map(|pool| (pool.name(), instances::healthy(&gateway.instances, Role::Pool(*pool)))).collect();
     let nats = gateway.bus.is_connected();
     let access = gateway.access.is_fresh();
-    let ready = nats && access && workers.values().all(|count| *count > 0);
+    let draining = gateway.stop.is_cancelled();
+    let ready = nats && access && !draining && workers.values().all(|count| *count > 0);
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    json(status, &Readiness { status: if ready { "ready" } else { "not_ready" }, nats, access, workers })
+    json(status, &Readiness { status: if ready { "ready" } else { "not_ready" }, nats, access, draining, workers })
 }
 
 /// Prometheus text.
 #[handler]
+#[expect(clippy::needless_pass_by_value, reason = "an extractor")]
 pub(crate) fn metrics(gateway: Data<&Arc<Gateway>>) -> Response {
     Response::builder()
         .header(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")

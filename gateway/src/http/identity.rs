@@ -23,8 +23,10 @@ impl Deref for Identity {
 
 impl<'a> FromRequest<'a> for Identity {
     async fn from_request(request: &'a Request, _body: &mut RequestBody) -> Result<Self> {
-        let gateway: &Arc<Gateway> = request.data().ok_or_else(|| Problem::from(Fault::internal("no gateway in the request")))?;
-        let origin: &Origin = request.data().ok_or_else(|| Problem::from(Fault::internal("no origin in the request")))?;
+        let gateway: &Arc<Gateway> =
+            request.data().ok_or_else(|| Problem::from(Fault::internal("no gateway in the request")))?;
+        let origin: &Origin =
+            request.data().ok_or_else(|| Problem::from(Fault::internal("no origin in the request")))?;
         let authorization = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let token = auth::bearer(authorization).map_err(Problem::from)?;
         let verified = gateway.authenticator.verify(token).await.map_err(Problem::from)?;

@@ -5,7 +5,11 @@ use std::sync::Arc;
 use poem::{handler, http::StatusCode, web::Data};
 use shared::command::users::Me;
 
-use super::{Gateway, answer::{Answer, json}, identity::Identity};
+use super::{
+    Gateway,
+    answer::{Answer, json},
+    identity::Identity,
+};
 
 /// The caller as the database knows them.
 #[handler]

@@ -2,7 +2,7 @@
 
 use poem::{
     Response,
-    error::ResponseError,
+    error::{ParsePathError, ResponseError},
     http::{HeaderValue, StatusCode, header},
 };
 use serde::Serialize;
@@ -11,6 +11,7 @@ use shared::{
     fault::{Code, Retry},
 };
 
+use super::methods::Allow;
 use crate::auth::Denied;
 
 /// A fault on its way out through HTTP.
@@ -106,7 +107,18 @@ pub fn respond(error: &poem::Error, public_url: &str, request_id: &str) -> Respo
         },
     };
     match edge {
-        Some(edge) => of_edge(edge, public_url, request_id),
+        Some(edge) => {
+            let mut response = of_edge(edge, public_url, request_id);
+            let allow = error.data().and_then(|Allow(names)| HeaderValue::from_str(names).ok());
+            if let Some(allow) = allow {
+                response.headers_mut().insert(header::ALLOW, allow);
+            }
+            response
+        }
+        None if error.is::<ParsePathError>() => {
+            let fault = Fault::invalid("path", "The path is not UTF-8.");
+            of_problem(&fault.into(), public_url, request_id)
+        }
         None if error.status().is_client_error() => {
             let fault = Fault::new(Code::Invalid, "The request could not be read.");
             of_problem(&fault.into(), public_url, request_id)
@@ -137,7 +149,9 @@ fn of_problem(problem: &Problem, public_url: &str, request_id: &str) -> Response
     if fault.code == Code::Unauthenticated {
         // RFC 6750 section 3: `error` only when a token was sent and refused.
         let challenge = match challenge_error {
-            Some(error) => format!("Bearer realm=\"switchboard\", error=\"{error}\", error_description=\"{}\"", fault.message),
+            Some(error) => {
+                format!("Bearer realm=\"switchboard\", error=\"{error}\", error_description=\"{}\"", fault.message)
+            }
             None => "Bearer realm=\"switchboard\"".to_owned(),
         };
         if let Ok(challenge) = HeaderValue::from_str(&challenge) {

@@ -1,6 +1,9 @@
 //! `POST /api/v1/tool-calls`: the main job.
 
-use std::{sync::Arc, time::{Duration, Instant}};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use poem::{handler, http::StatusCode, web::Data};
 use serde::{Deserialize, Serialize};
@@ -52,7 +55,10 @@ impl CallBody {
     fn command(self) -> Result<Call, Fault> {
         for (field, text) in [("configuration", &self.configuration), ("tool", &self.tool)] {
             if !(1..=MAX_NAME_BYTES).contains(&text.len()) || text.contains(char::is_control) {
-                return Err(Fault::invalid(field, format!("Use 1 to {MAX_NAME_BYTES} bytes without control characters.")));
+                return Err(Fault::invalid(
+                    field,
+                    format!("Use 1 to {MAX_NAME_BYTES} bytes without control characters."),
+                ));
             }
         }
         let arguments = self.arguments.unwrap_or_else(Raw::empty_object);

@@ -2,22 +2,27 @@
 //! the queue and of the audit stream all arrive on one inbox, so waiting for all of them costs no
 //! further round trip.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, atomic::{AtomicU64, Ordering}},
-    time::Duration,
-};
+use std::time::{Duration, Instant};
 
-use async_nats::{Message, StatusCode};
-use futures::StreamExt;
+use async_nats::StatusCode;
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
-use super::{Bus, envelope, frame::{Frame, PublishAck}, lanes::OpenLanes, subject};
+use super::{
+    Bus, envelope,
+    frame::{Frame, PublishAck},
+    inbox::{Inbox, Line},
+    lanes::OpenLanes,
+    pace::Pace,
+    subject,
+    waiting::Waiting,
+};
 use crate::{
     command::{Command, Delivery},
-    context::Context,
+    context::{Context, Deadline},
     fault::{Code, Fault},
-    id::CallId,
+    id::OrganizationId,
     json::Raw,
 };
 
@@ -34,6 +39,8 @@ pub struct Caller {
     bus: Bus,
     inbox: Inbox,
     lanes: OpenLanes,
+    pace: Pace,
+    waiting: Waiting,
 }
 
 /// What a running call may report.
@@ -50,7 +57,7 @@ impl Caller {
                 open.forget_all();
             }
         });
-        Ok(Self { bus, inbox, lanes })
+        Ok(Self { bus, inbox, lanes, pace: Pace::default(), waiting: Waiting::default() })
     }
 
     /// Sends a command and awaits its end, which comes by the deadline or is told as `timeout`.
@@ -67,34 +74,53 @@ impl Caller {
     ) -> Result<C::Reply, Fault> {
         self.bus.ensure_connected()?;
         let context = context.within(C::DEADLINE);
-        if C::DELIVERY == Delivery::Queued {
-            Box::pin(self.lanes.ensure(self, &context)).await?;
+        let queued = C::DELIVERY == Delivery::Queued;
+        if queued && !self.lanes.is_open(context.organization) {
+            Box::pin(self.lanes.open(self, &context)).await?;
         }
+        let payload = envelope::pack(command)?;
+        let _room = if queued { Some(self.waiting.enter(context.organization, payload.len())?) } else { None };
         let mut line = self.inbox.open();
-        self.send(&context, command, &line.subject).await?;
-        Await { deadline: context.deadline, delivery: C::DELIVERY, progress, accepted: false, audited: false }
-            .end::<C::Reply>(&mut line)
+        let sent_at = Instant::now();
+        // While NATS is away the client's own channel fills, and writing to it waits.
+        tokio::time::timeout(context.deadline.remaining(), self.send::<C>(&context, payload, &line.subject))
             .await
-            .inspect_err(|fault| {
-                // A lane that vanished under us is opened again by the next call.
-                if C::DELIVERY == Delivery::Queued && fault.code != Code::Throttled {
-                    self.lanes.forget(context.organization);
-                }
-            })
+            .map_err(|_| Fault::unavailable("The message queue", "writing took until the deadline"))??;
+        let ended = Await { deadline: context.deadline, queued, progress, accepted: false, audited: false }
+            .end::<C::Reply>(&mut line)
+            .await;
+        if queued {
+            self.learn(context.organization, sent_at, &ended).await;
+        }
+        match ended {
+            End::Told(outcome) => outcome,
+            End::Lost(fault) if fault.code == Code::Throttled => {
+                Err(fault.after(self.pace.until_half_empty(context.organization)))
+            }
+            End::Lost(fault) => Err(fault),
+        }
     }
 
-    async fn send<C: Command>(&self, context: &Context, command: &C, inbox: &str) -> Result<(), Fault> {
-        let payload = envelope::pack(command)?;
-        let client = &self.bus.client;
-        let call = CallId::new();
+    /// What the end of a queued call tells about its lane.
+    async fn learn<T>(&self, organization: OrganizationId, sent_at: Instant, ended: &End<T>) {
+        match ended {
+            End::Told(_) => self.pace.note(organization, sent_at.elapsed()),
+            End::Lost(fault) if fault.code == Code::Throttled => {}
+            // Perhaps the lane vanished under us: the next call makes sure.
+            End::Lost(_) => self.lanes.forget(organization).await,
+        }
+    }
+
+    async fn send<C: Command>(&self, context: &Context, payload: Bytes, inbox: &str) -> Result<(), Fault> {
+        let client = &self.bus.0.client;
         let sent = match C::DELIVERY {
             Delivery::Direct => {
-                let headers = envelope::headers::<C>(context, call, None);
+                let headers = envelope::headers::<C>(context, None);
                 let to = subject::direct::<C>(context.organization);
                 client.publish_with_reply_and_headers(to, inbox.to_owned(), headers, payload).await
             }
             Delivery::Queued => {
-                let mut headers = envelope::headers::<C>(context, call, Some(inbox));
+                let mut headers = envelope::headers::<C>(context, Some(inbox));
                 // Garbage collection only (whole seconds, at least one): workers check the deadline.
                 let keep = context.deadline.remaining().as_secs() + 3;
                 headers.insert("Nats-TTL", keep.to_string().as_str());
@@ -106,43 +132,57 @@ impl Caller {
     }
 }
 
+/// How a command ended, as the caller sees it.
+enum End<T> {
+    /// A worker said so.
+    Told(Result<T, Fault>),
+    /// No worker did.
+    Lost(Fault),
+}
+
 /// What is known of a command under way.
 struct Await {
-    deadline: crate::Deadline,
-    delivery: Delivery,
+    deadline: Deadline,
+    queued: bool,
     progress: Option<Progress>,
     accepted: bool,
     audited: bool,
 }
 
 impl Await {
-    async fn end<T: serde::de::DeserializeOwned>(mut self, line: &mut Line) -> Result<T, Fault> {
+    async fn end<T: DeserializeOwned>(mut self, line: &mut Line) -> End<T> {
         let mut outcome: Option<Result<T, Fault>> = None;
         loop {
-            if self.audited && let Some(outcome) = outcome.take() {
-                return outcome;
+            if self.audited
+                && let Some(outcome) = outcome.take()
+            {
+                return End::Told(outcome);
             }
             let patience = if outcome.is_some() { AUDIT_PATIENCE } else { self.deadline.remaining() + GRACE };
             let message = match tokio::time::timeout(patience, line.replies.recv()).await {
                 Ok(Some(message)) => message,
-                Ok(None) => return Err(Fault::new(Code::Internal, "The reply line closed.")),
-                Err(_) => return Err(self.too_late(outcome.is_some())),
+                Ok(None) => return End::Lost(Fault::internal("the reply line closed")),
+                Err(_) => return End::Lost(self.too_late(outcome.is_some())),
             };
+            // Told to the publisher alone: it is about the command, never about its audit event.
             if message.status == Some(StatusCode::NO_RESPONDERS) {
-                return Err(self.nobody_there(outcome.is_some()));
+                return End::Lost(Fault::unavailable("The workers", "no responders"));
             }
             if let Some(ack) = PublishAck::read(&message.payload) {
-                self.note(&ack)?;
+                if let Err(fault) = self.note(&ack) {
+                    return End::Lost(fault);
+                }
                 continue;
             }
-            match Frame::decode(&message.payload)? {
-                Frame::Progress(params) => {
+            match Frame::decode(&message.payload) {
+                Ok(Frame::Progress(params)) => {
                     if let Some(progress) = &self.progress {
                         // A caller that stopped listening to progress still awaits the end.
                         let _ = progress.send(params);
                     }
                 }
-                Frame::Done(done) => outcome = Some(done),
+                Ok(Frame::Done(done)) => outcome = Some(done),
+                Err(fault) => return End::Lost(fault),
             }
         }
     }
@@ -161,83 +201,22 @@ impl Await {
             return Err(unaudited());
         }
         if error.err_code == BOUND_REACHED {
-            return Err(Fault::new(Code::Throttled, "The organization's queue is full.").after(Duration::from_secs(1)));
+            return Err(Fault::new(Code::Throttled, "The organization's queue is full."));
         }
         Err(Fault::unavailable("The queue", &error.description))
     }
 
     fn too_late(&self, ended: bool) -> Fault {
-        match (ended, self.delivery, self.accepted) {
+        match (ended, self.queued, self.accepted) {
             (true, ..) => unaudited(),
-            (false, Delivery::Queued, false) => Fault::new(
-                Code::OutcomeUnknown,
-                "The queue never confirmed the call; whether it ran is not known.",
-            ),
+            (false, true, false) => {
+                Fault::new(Code::OutcomeUnknown, "The queue never confirmed the call; whether it ran is not known.")
+            }
             _ => Fault::timeout("The deadline passed before the answer came."),
         }
-    }
-
-    fn nobody_there(&self, ended: bool) -> Fault {
-        // Ordering of one connection: this notice follows the result only if it is the audit stream's.
-        if ended { unaudited() } else { Fault::unavailable("The workers", "no responders") }
     }
 }
 
 fn unaudited() -> Fault {
     Fault::new(Code::OutcomeUnknown, "The command ran, but its audit record was not confirmed.")
-}
-
-/// One subscription for all replies to this process; a token per command tells them apart.
-#[derive(Clone, Debug)]
-struct Inbox {
-    prefix: Arc<str>,
-    next: Arc<AtomicU64>,
-    lines: Arc<Mutex<HashMap<u64, mpsc::UnboundedSender<Message>>>>,
-}
-
-/// One command's replies; closing it drops what comes late.
-struct Line {
-    token: u64,
-    subject: String,
-    replies: mpsc::UnboundedReceiver<Message>,
-    inbox: Inbox,
-}
-
-impl Inbox {
-    async fn subscribe(bus: &Bus) -> Result<Self, Fault> {
-        // The tail cannot be guessed by another process of the same role.
-        let prefix: Arc<str> = format!("{}.{}", subject::inbox_prefix(bus.role()), bus.instance()).into();
-        let mut subscription = bus
-            .client
-            .subscribe(format!("{prefix}.*"))
-            .await
-            .map_err(|cause| Fault::unavailable("The message queue", cause))?;
-        let inbox = Self { prefix, next: Arc::default(), lines: Arc::default() };
-        let lines = Arc::clone(&inbox.lines);
-        tokio::spawn(async move {
-            while let Some(message) = subscription.next().await {
-                let token = message.subject.rsplit('.').next().and_then(|token| u64::from_str_radix(token, 16).ok());
-                let Some(token) = token else { continue };
-                let lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(line) = lines.get(&token) {
-                    // The receiver closes only with its line, which removes the entry.
-                    let _ = line.send(message);
-                }
-            }
-        });
-        Ok(inbox)
-    }
-
-    fn open(&self) -> Line {
-        let token = self.next.fetch_add(1, Ordering::Relaxed);
-        let (sender, replies) = mpsc::unbounded_channel();
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner).insert(token, sender);
-        Line { token, subject: format!("{}.{token:x}", self.prefix), replies, inbox: self.clone() }
-    }
-}
-
-impl Drop for Line {
-    fn drop(&mut self) {
-        self.inbox.lines.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.token);
-    }
 }

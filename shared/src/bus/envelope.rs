@@ -19,14 +19,46 @@ mod header {
     pub(super) const OPERATOR: &str = "Operator";
     pub(super) const REQUEST: &str = "Request-Id";
     pub(super) const DEADLINE: &str = "Deadline";
-    pub(super) const CALL: &str = "Call";
     pub(super) const COMMAND: &str = "Command";
     pub(super) const REPLY: &str = "Reply-To";
     pub(super) const TRACE: &str = "Traceparent";
 }
 
+/// What a stream's delivery says about itself, in the subject to acknowledge it at
+/// (`$JS.ACK.<stream>.<consumer>.<delivered>.<sequence>.<..>.<timestamp>.<..>`; servers with a
+/// domain put domain and account before the stream).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Stored<'a> {
+    stream: &'a str,
+    /// How often, this time included.
+    pub(super) delivered: u64,
+    sequence: u64,
+    /// When it was stored, in nanoseconds since the Unix epoch.
+    pub(super) at_ns: u64,
+}
+
+impl<'a> Stored<'a> {
+    pub(super) fn parse(ack: &'a str) -> Option<Self> {
+        let tokens: Vec<&str> = ack.strip_prefix("$JS.ACK.")?.split('.').collect();
+        let tokens = match tokens.len() {
+            7 => tokens.as_slice(),
+            9.. => tokens.get(2..9)?,
+            _ => return None,
+        };
+        let number = |at: usize| tokens[at].parse().ok();
+        Some(Self { stream: tokens[0], delivered: number(2)?, sequence: number(3)?, at_ns: number(5)? })
+    }
+
+    /// Names the call by where the server stored it: no sender can choose it, and every delivery
+    /// of one message has the same name.
+    pub(super) fn call(&self) -> CallId {
+        let place = format!("{}/{}/{}", self.stream, self.sequence, self.at_ns);
+        CallId(uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, place.as_bytes()))
+    }
+}
+
 /// A message read as a command's envelope, the command itself still packed.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Envelope {
     /// Whose, who, until when.
     pub context: Context,
@@ -38,6 +70,15 @@ pub struct Envelope {
     pub reply: String,
     /// The command in MessagePack.
     pub payload: Bytes,
+    /// True when it came through a lane.
+    pub queued: bool,
+}
+
+impl std::fmt::Debug for Envelope {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The payload may hold a secret.
+        f.debug_struct("Envelope").field("command", &self.command).field("call", &self.call).finish_non_exhaustive()
+    }
 }
 
 /// Why a message is no envelope of ours. Nobody is answered: the sender cannot be trusted.
@@ -71,7 +112,7 @@ impl Refusal {
 
 /// The headers of a command. `reply` is set for queued commands, whose reply subject belongs to
 /// the stream's acknowledgement.
-pub(super) fn headers<C: Command>(context: &Context, call: CallId, reply: Option<&str>) -> HeaderMap {
+pub(super) fn headers<C: Command>(context: &Context, reply: Option<&str>) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(header::ORGANIZATION, context.organization.to_string().as_str());
     headers.insert(header::ACTOR, context.actor.subject.as_str());
@@ -81,7 +122,6 @@ pub(super) fn headers<C: Command>(context: &Context, call: CallId, reply: Option
     }
     headers.insert(header::REQUEST, context.request_id.as_str());
     headers.insert(header::DEADLINE, context.deadline.unix_ms().to_string().as_str());
-    headers.insert(header::CALL, call.to_string().as_str());
     if let Some(trace) = &context.traceparent {
         headers.insert(header::TRACE, trace.as_str());
     }
@@ -99,7 +139,7 @@ pub(super) fn pack<C: Command>(command: &C) -> Result<Bytes, Fault> {
 
 impl Envelope {
     /// Reads a message. `stored` messages come from a stream: their reply stands in a header.
-    pub fn read(message: &Message, stored: bool) -> Result<Self, Refusal> {
+    pub(super) fn read(message: &Message, stored: Option<&Stored<'_>>, call: CallId) -> Result<Self, Refusal> {
         let address: Address = message.subject.parse().map_err(|_| Refusal::Subject)?;
         let headers = message.headers.as_ref().ok_or(Refusal::Header)?;
         let text = |name: &str| headers.get(name).map(async_nats::HeaderValue::as_str);
@@ -127,11 +167,16 @@ impl Envelope {
             Some(command) => command,
             None => required(header::COMMAND)?.to_owned(),
         };
-        let reply = if stored { text(header::REPLY).map(str::to_owned) } else { message.reply.as_ref().map(ToString::to_string) };
+        let reply = if stored.is_some() {
+            text(header::REPLY).map(str::to_owned)
+        } else {
+            message.reply.as_ref().map(ToString::to_string)
+        };
         Ok(Self {
             context,
             command,
-            call: required(header::CALL)?.parse().map_err(|_| Refusal::Header)?,
+            call,
+            queued: stored.is_some(),
             reply: reply.filter(|reply| reply.starts_with("_INBOX_")).ok_or(Refusal::Reply)?,
             payload: message.payload.clone(),
         })
@@ -166,17 +211,35 @@ mod tests {
             subject: subject::direct::<users::Me>(context.organization).into(),
             reply: Some("_INBOX_gateway.a.1".into()),
             payload: pack(&users::Me {}).unwrap(),
-            headers: Some(headers::<users::Me>(context, CallId::new(), None)),
+            headers: Some(headers::<users::Me>(context, None)),
             status: None,
             description: None,
             length: 0,
         }
     }
 
+    fn read(message: &Message) -> Result<Envelope, Refusal> {
+        Envelope::read(message, None, CallId::new())
+    }
+
+    #[test]
+    fn a_delivery_is_named_by_its_place_alone() {
+        let first = Stored::parse("$JS.ACK.CALLS_3.t_abc.1.42.7.1700000000000000001.0").unwrap();
+        let again = Stored::parse("$JS.ACK.CALLS_3.t_abc.2.42.9.1700000000000000001.0").unwrap();
+        let domain = Stored::parse("$JS.ACK.hub.AbCd.CALLS_3.t_abc.1.42.7.1700000000000000001.0.x").unwrap();
+        assert_eq!((first.delivered, again.delivered), (1, 2));
+        assert_eq!(first.call(), again.call());
+        assert_eq!(first, domain);
+        assert_ne!(first.call(), Stored { sequence: 43, ..again }.call());
+        for foreign in ["", "_INBOX_gateway.a.1", "$JS.ACK.CALLS_3.t.x.42.7.1.0", "$JS.ACK.a.b.c"] {
+            assert_eq!(Stored::parse(foreign), None, "{foreign}");
+        }
+    }
+
     #[test]
     fn a_context_survives_the_journey() {
         let context = context();
-        let envelope = Envelope::read(&message(&context), false).unwrap();
+        let envelope = read(&message(&context)).unwrap();
         assert_eq!(envelope.context, context);
         assert_eq!(envelope.command, "users.me");
         envelope.unpack::<users::Me>().unwrap();
@@ -187,13 +250,13 @@ mod tests {
         let context = context();
         let mut message = message(&context);
         message.headers.as_mut().unwrap().insert("Org", OrganizationId::new().to_string().as_str());
-        assert_eq!(Envelope::read(&message, false).unwrap_err(), Refusal::Organization);
+        assert_eq!(read(&message).unwrap_err(), Refusal::Organization);
     }
 
     #[test]
     fn a_missing_or_malformed_header_is_refused() {
         let context = context();
-        for name in ["Org", "Actor", "Role", "Request-Id", "Deadline", "Call"] {
+        for name in ["Org", "Actor", "Role", "Request-Id", "Deadline"] {
             let mut message = message(&context);
             let kept = message.headers.take().unwrap();
             let mut headers = HeaderMap::new();
@@ -203,7 +266,7 @@ mod tests {
                 }
             }
             message.headers = Some(headers);
-            assert_eq!(Envelope::read(&message, false).unwrap_err(), Refusal::Header, "{name}");
+            assert_eq!(read(&message).unwrap_err(), Refusal::Header, "{name}");
         }
     }
 
@@ -211,6 +274,6 @@ mod tests {
     fn an_answer_only_goes_to_an_inbox() {
         let mut message = message(&context());
         message.reply = Some("audit.forged".into());
-        assert_eq!(Envelope::read(&message, false).unwrap_err(), Refusal::Reply);
+        assert_eq!(read(&message).unwrap_err(), Refusal::Reply);
     }
 }

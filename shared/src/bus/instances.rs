@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Bus, Role, kv::{Bucket, Watch}};
+use super::{
+    Bus, Role,
+    kv::{Bucket, Watch},
+};
 use crate::context::now_unix_ms;
 
 /// How often a process says that it lives.
@@ -39,12 +42,8 @@ where
             _ = ticks.tick() => {}
         }
         let (healthy, running) = look().await;
-        let instance = Instance {
-            beat_at_ms: now_unix_ms(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            healthy,
-            running,
-        };
+        let instance =
+            Instance { beat_at_ms: now_unix_ms(), version: env!("CARGO_PKG_VERSION").to_owned(), healthy, running };
         // Faults are logged where they arise; the next beat tries again.
         let _ = bus.put(Bucket::Instances, &key, &instance, Some(3 * STALE_AFTER)).await;
     }

@@ -4,17 +4,20 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
     time::{Duration, Instant},
 };
 
-use async_nats::{HeaderMap, Message, StatusCode};
+use async_nats::{
+    HeaderMap, Message, StatusCode,
+    jetstream::context::{PublishError, PublishErrorKind},
+};
 use bytes::Bytes;
 use futures::StreamExt;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::watch;
 
-use super::Bus;
+use super::{Bus, state::Generation};
 use crate::fault::Fault;
 
 /// A bucket.
@@ -66,33 +69,70 @@ impl Bucket {
 }
 
 impl Bus {
-    /// Writes an entry; answers its revision. `ttl` (whole seconds) lets it expire.
+    /// Writes an entry. `ttl` (whole seconds) lets it expire.
     pub async fn put<T: Serialize + Sync>(
         &self,
         bucket: Bucket,
         key: &str,
         value: &T,
         ttl: Option<Duration>,
-    ) -> Result<u64, Fault> {
-        self.ensure_connected()?;
+    ) -> Result<(), Fault> {
         let mut headers = HeaderMap::new();
         if let Some(ttl) = ttl {
             headers.insert("Nats-TTL", ttl.as_secs().max(1).to_string().as_str());
         }
-        let payload = Bytes::from(serde_json::to_vec(value).map_err(Fault::internal)?);
-        let unavailable = |cause: &dyn std::fmt::Display| Fault::unavailable("The shared state", cause);
+        self.write(bucket, key, value, headers).await.map_err(|cause| Fault::unavailable("The shared state", cause))
+    }
+
+    /// Writes an entry unless the bucket holds news as new or newer: two writers cannot put the
+    /// older word last. Compare-and-set against what `known` has seen.
+    pub async fn put_newer<T>(&self, known: &Watch<T>, bucket: Bucket, key: &str, value: &T) -> Result<(), Fault>
+    where
+        T: Serialize + Generation + Clone + Sync,
+    {
+        let mut changes = known.changes();
+        for _ in 0..PUT_ATTEMPTS {
+            changes.borrow_and_update();
+            let entry = known.entry(key);
+            if entry.as_ref().is_some_and(|(_, held)| held.as_ref().is_some_and(|held| held.generation() >= value.generation())) {
+                return Ok(());
+            }
+            let revision = entry.map_or(0, |(revision, _)| revision);
+            let mut headers = HeaderMap::new();
+            headers.insert("Nats-Expected-Last-Subject-Sequence", revision.to_string().as_str());
+            match self.write(bucket, key, value, headers).await {
+                Ok(()) => return Ok(()),
+                Err(cause) if cause.kind() == PublishErrorKind::WrongLastSequence => {
+                    // Somebody else wrote: their word is on its way here.
+                    let _ = tokio::time::timeout(COMPARE_EVERY, changes.changed()).await;
+                }
+                Err(cause) => return Err(Fault::unavailable("The shared state", cause)),
+            }
+        }
+        Err(Fault::unavailable("The shared state", "others write the same entry"))
+    }
+
+    async fn write<T: Serialize + Sync>(
+        &self,
+        bucket: Bucket,
+        key: &str,
+        value: &T,
+        headers: HeaderMap,
+    ) -> Result<(), PublishError> {
+        if !self.is_connected() {
+            return Err(PublishErrorKind::BrokenPipe.into());
+        }
+        let payload = serde_json::to_vec(value).map_err(|cause| PublishError::with_source(PublishErrorKind::Other, cause))?;
         let subject = format!("{}{key}", bucket.subject_prefix());
-        let ack = self.jetstream.publish_with_headers(subject, headers, payload).await.map_err(|cause| unavailable(&cause))?;
-        Ok(ack.await.map_err(|cause| unavailable(&cause))?.sequence)
+        self.0.jetstream.publish_with_headers(subject, headers, payload.into()).await?.await.map(drop)
     }
 
     /// Starts a copy of a bucket and keeps it. Returns at once; [`Watch::ready`] awaits the
     /// first complete copy.
     pub fn watch<T: DeserializeOwned + Clone + Send + Sync + 'static>(&self, bucket: Bucket) -> Watch<T> {
-        let (changes, _) = watch::channel(0);
-        let state = Arc::new(State { entries: RwLock::default(), fresh_at: RwLock::new(None), changes });
-        tokio::spawn(keep(self.clone(), bucket, Arc::clone(&state)));
-        Watch { state }
+        let copy = Watch::empty();
+        tokio::spawn(keep(self.clone(), bucket, Arc::clone(&copy.state)));
+        copy
     }
 }
 
@@ -112,7 +152,17 @@ impl<T> Clone for Watch<T> {
 struct State<T> {
     entries: RwLock<HashMap<String, Entry<T>>>,
     fresh_at: RwLock<Option<Instant>>,
+    seen: Mutex<Seen>,
     changes: watch::Sender<u64>,
+}
+
+/// How far the copy goes.
+#[derive(Clone, Debug, Default)]
+struct Seen {
+    /// When the bucket was made: a bucket that was lost and made anew counts from one again.
+    created: String,
+    /// Every revision up to here was applied.
+    revision: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -122,10 +172,31 @@ struct Entry<T> {
     value: Option<T>,
 }
 
+impl<T> Watch<T> {
+    /// A copy of nothing, for a role that may not look.
+    pub fn empty() -> Self {
+        let (changes, _) = watch::channel(0);
+        let state = State { entries: RwLock::default(), fresh_at: RwLock::new(None), seen: Mutex::default(), changes };
+        Self { state: Arc::new(state) }
+    }
+}
+
 impl<T: Clone> Watch<T> {
     /// The entry's value.
     pub fn get(&self, key: &str) -> Option<T> {
         self.state.read().get(key).and_then(|entry| entry.value.clone())
+    }
+
+    /// The entry's revision and, unless it was deleted, its value.
+    fn entry(&self, key: &str) -> Option<(u64, Option<T>)> {
+        self.state.read().get(key).map(|entry| (entry.revision, entry.value.clone()))
+    }
+
+    /// Entries that changed after a revision.
+    pub fn since(&self, revision: u64) -> Vec<(String, T)> {
+        let entries = self.state.read();
+        let newer = entries.iter().filter(|(_, entry)| entry.revision > revision);
+        newer.filter_map(|(key, entry)| Some((key.clone(), entry.value.clone()?))).collect()
     }
 
     /// All entries.
@@ -164,6 +235,33 @@ impl<T> State<T> {
         self.entries.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn lock_seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One more in an unbroken row; a gap is filled by the next comparison.
+    fn advance(&self, revision: u64) {
+        let mut seen = self.lock_seen();
+        if revision == seen.revision + 1 {
+            seen.revision = revision;
+        }
+    }
+
+    /// The revision up to which the copy of this bucket is complete; zero for another bucket than
+    /// the one known, of which nothing holds any more.
+    fn start_from(&self, created: &str) -> u64 {
+        let mut seen = self.lock_seen();
+        if seen.created != created {
+            let is_first = seen.created.is_empty();
+            *seen = Seen { created: created.to_owned(), revision: 0 };
+            if !is_first {
+                self.write().clear();
+                self.changes.send_modify(|latest| *latest = 0);
+            }
+        }
+        seen.revision
+    }
+
     fn mark_fresh(&self) {
         *self.fresh_at.write().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         self.changes.send_modify(|_| {});
@@ -197,6 +295,8 @@ fn read_value<T: DeserializeOwned>(bucket: Bucket, key: &str, bytes: &[u8]) -> O
         .ok()
 }
 
+/// How often a write is tried against others.
+const PUT_ATTEMPTS: usize = 5;
 /// How often a copy is compared with the bucket.
 const COMPARE_EVERY: Duration = Duration::from_secs(2);
 
@@ -210,47 +310,48 @@ async fn keep<T: DeserializeOwned>(bus: Bus, bucket: Bucket, state: Arc<State<T>
 }
 
 async fn follow<T: DeserializeOwned>(bus: &Bus, bucket: Bucket, state: &State<T>) -> anyhow::Result<()> {
-    let mut news = bus.client.subscribe(format!("{}>", bucket.watch_prefix())).await?;
-    let mut seen = 0;
+    let mut news = bus.0.client.subscribe(format!("{}>", bucket.watch_prefix())).await?;
     let mut compare = tokio::time::interval(COMPARE_EVERY);
     loop {
         tokio::select! {
             message = news.next() => {
                 let Some(message) = message else { anyhow::bail!("the subscription ended") };
                 if let Some(revision) = state.apply(bucket, &message) {
-                    // A gap is filled by the next comparison.
-                    if revision == seen + 1 { seen = revision; }
+                    state.advance(revision);
                 }
             }
-            _ = compare.tick() => {
-                let last = last_revision(bus, bucket).await?;
-                if last < seen {
-                    // The bucket is a new one: nothing known holds any more.
-                    state.write().clear();
-                    seen = 0;
-                }
-                if last > seen {
-                    read_from(bus, bucket, seen + 1, state).await?;
-                    seen = last;
-                }
-                state.mark_fresh();
-            }
+            _ = compare.tick() => catch_up(bus, bucket, state).await?,
         }
     }
 }
 
-async fn last_revision(bus: &Bus, bucket: Bucket) -> anyhow::Result<u64> {
+/// Compares the copy with the bucket and reads what is missing.
+async fn catch_up<T: DeserializeOwned>(bus: &Bus, bucket: Bucket, state: &State<T>) -> anyhow::Result<()> {
+    let last = last_revision(bus, bucket).await?;
+    let seen = state.start_from(&last.created);
+    if last.revision > seen {
+        read_from(bus, bucket, seen + 1, state).await?;
+        state.lock_seen().revision = last.revision;
+    }
+    state.mark_fresh();
+    Ok(())
+}
+
+async fn last_revision(bus: &Bus, bucket: Bucket) -> anyhow::Result<Seen> {
     #[derive(serde::Deserialize)]
     struct Info {
+        created: Option<String>,
         state: Option<Sequences>,
     }
     #[derive(serde::Deserialize)]
     struct Sequences {
         last_seq: u64,
     }
-    let answer = bus.client.request(format!("$JS.API.STREAM.INFO.{}", bucket.stream()), Bytes::new()).await?;
-    let info: Info = serde_json::from_slice(&answer.payload)?;
-    info.state.map(|state| state.last_seq).ok_or_else(|| anyhow::anyhow!("the bucket does not exist yet"))
+    let answer = bus.0.client.request(format!("$JS.API.STREAM.INFO.{}", bucket.stream()), Bytes::new()).await?;
+    match serde_json::from_slice(&answer.payload)? {
+        Info { created: Some(created), state: Some(state) } => Ok(Seen { created, revision: state.last_seq }),
+        _ => anyhow::bail!("the bucket does not exist yet"),
+    }
 }
 
 /// Reads every entry from a revision on, by batched direct reads (NATS ADR-31).
@@ -258,11 +359,12 @@ async fn read_from<T: DeserializeOwned>(bus: &Bus, bucket: Bucket, from: u64, st
     const BATCH: u64 = 500;
     let mut next = from;
     loop {
-        let inbox = bus.client.new_inbox();
-        let mut answers = bus.client.subscribe(inbox.clone()).await?;
-        let request = serde_json::json!({ "seq": next, "next_by_subj": format!("{}>", bucket.subject_prefix()), "batch": BATCH });
+        let inbox = bus.0.client.new_inbox();
+        let mut answers = bus.0.client.subscribe(inbox.clone()).await?;
+        let request =
+            serde_json::json!({ "seq": next, "next_by_subj": format!("{}>", bucket.subject_prefix()), "batch": BATCH });
         let subject = format!("$JS.API.DIRECT.GET.{}", bucket.stream());
-        bus.client.publish_with_reply(subject, inbox, serde_json::to_vec(&request)?.into()).await?;
+        bus.0.client.publish_with_reply(subject, inbox, serde_json::to_vec(&request)?.into()).await?;
         let mut read = 0;
         loop {
             let message = tokio::time::timeout(super::API_PATIENCE, answers.next())

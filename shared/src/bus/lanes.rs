@@ -8,10 +8,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_nats::jetstream::{consumer::{AckPolicy, DeliverPolicy, push}, stream};
+use async_nats::jetstream::{
+    consumer::{self, AckPolicy, DeliverPolicy, push},
+    context::ConsumerInfoErrorKind,
+    stream::{self, RawMessageErrorKind},
+};
 use futures::TryStreamExt;
+use moka::future::Cache;
 
-use super::{Bus, caller::Caller, streams, subject};
+use super::{Bus, caller::Caller, state::Limits, streams, subject};
 use crate::{
     command::{Pool, lanes},
     context::{Context, now_unix_ms},
@@ -21,50 +26,69 @@ use crate::{
 
 /// How long a gateway believes that a lane is open. The controller removes idle lanes only after
 /// twice this.
-pub const LANE_CACHE: Duration = Duration::from_secs(300);
+pub const LANE_CACHE: Duration = Duration::from_mins(5);
 /// How long a worker may be silent about a call before another gets it.
 pub const ACK_WAIT: Duration = Duration::from_secs(10);
 
 /// The lanes a caller knows to be open.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct OpenLanes {
-    opened: Arc<Mutex<HashMap<OrganizationId, Instant>>>,
+    /// Asked for lately; many callers at once ask once.
+    fresh: Cache<OrganizationId, ()>,
+    /// When each was last known to be open.
+    believed: Arc<Mutex<HashMap<OrganizationId, Instant>>>,
+}
+
+impl Default for OpenLanes {
+    fn default() -> Self {
+        Self { fresh: Cache::builder().max_capacity(100_000).time_to_live(LANE_CACHE).build(), believed: Arc::default() }
+    }
 }
 
 impl OpenLanes {
-    /// Asks the controller to open the lane unless it was open lately. Without a controller a lane
-    /// is believed open for twice as long: nobody else removes one.
-    pub(super) async fn ensure(&self, caller: &Caller, context: &Context) -> Result<(), Fault> {
-        let age = self.age(context.organization);
-        if age.is_some_and(|age| age < LANE_CACHE) {
-            return Ok(());
-        }
-        match caller.call(context, &lanes::Open {}).await {
-            Ok(_) => {
-                self.lock().insert(context.organization, Instant::now());
-                Ok(())
+    /// True when the lane was asked for lately.
+    pub(super) fn is_open(&self, organization: OrganizationId) -> bool {
+        self.fresh.contains_key(&organization)
+    }
+
+    /// Asks the controller to open the lane. Without a controller a lane is believed open for twice
+    /// as long: nobody else removes one.
+    pub(super) async fn open(&self, caller: &Caller, context: &Context) -> Result<(), Fault> {
+        let organization = context.organization;
+        let asked = self.fresh.try_get_with(organization, async {
+            match caller.call(context, &lanes::Open {}).await {
+                Ok(_) => {
+                    self.lock().insert(organization, Instant::now());
+                    Ok(())
+                }
+                Err(fault) if fault.code == Code::Unavailable && self.is_believed(organization) => Ok(()),
+                Err(fault) => Err(fault),
             }
-            Err(fault) if fault.code == Code::Unavailable && age.is_some_and(|age| age < 2 * LANE_CACHE) => Ok(()),
-            Err(fault) => Err(fault),
-        }
+        });
+        asked.await.map_err(|fault| Fault::clone(&fault))
     }
 
     /// The next call asks again.
-    pub(super) fn forget(&self, organization: OrganizationId) {
+    pub(super) async fn forget(&self, organization: OrganizationId) {
         self.lock().remove(&organization);
+        self.fresh.invalidate(&organization).await;
     }
 
     /// Every next call asks again: NATS may have been restarted and have lost its memory.
     pub(super) fn forget_all(&self) {
         self.lock().clear();
+        self.fresh.invalidate_all();
     }
 
-    fn age(&self, organization: OrganizationId) -> Option<Duration> {
-        self.lock().get(&organization).map(Instant::elapsed)
+    fn is_believed(&self, organization: OrganizationId) -> bool {
+        let mut believed = self.lock();
+        // Organizations that stopped calling do not stay for ever.
+        believed.retain(|_, since| since.elapsed() < 2 * LANE_CACHE);
+        believed.contains_key(&organization)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<OrganizationId, Instant>> {
-        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
+        self.believed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -77,8 +101,17 @@ pub fn lane_name(organization: OrganizationId) -> String {
 /// [`LANE_CACHE`], so a lane whose mark is twice as old is in nobody's cache.
 const OPENED_AT: &str = "opened_at_ms";
 
-fn lane_config(organization: OrganizationId, concurrency_limit: u16, opened_at_ms: u64) -> push::Config {
+/// Far enough for "until somebody resumes it".
+const PAUSE: Duration = Duration::from_secs(10 * 365 * 24 * 3_600);
+/// A pause must run out by itself, or the server does not look at the messages that wait
+/// (measured on 2.15.1: after a plain resume they wait for the next publish). Longer than the two
+/// hosts' clocks may differ.
+const RESUME: Duration = Duration::from_millis(300);
+
+fn lane_config(organization: OrganizationId, limits: &Limits, opened_at_ms: u64) -> push::Config {
     push::Config {
+        // Counts when the lane is made; `pause_lane` says why not later.
+        pause_until: limits.paused.then(|| async_nats::datetime::now() + PAUSE),
         metadata: HashMap::from([(OPENED_AT.to_owned(), opened_at_ms.to_string())]),
         durable_name: Some(lane_name(organization)),
         deliver_subject: subject::work(Pool::Tool),
@@ -90,7 +123,7 @@ fn lane_config(organization: OrganizationId, concurrency_limit: u16, opened_at_m
         max_deliver: -1,
         filter_subject: subject::queued(Pool::Tool, organization),
         // Zero would mean the server's default of 1,000.
-        max_ack_pending: i64::from(concurrency_limit.max(1)),
+        max_ack_pending: i64::from(limits.concurrency_limit.max(1)),
         memory_storage: true,
         num_replicas: 1,
         ..Default::default()
@@ -102,8 +135,8 @@ fn lane_config(organization: OrganizationId, concurrency_limit: u16, opened_at_m
 pub struct LaneState {
     /// Whose.
     pub organization: OrganizationId,
-    /// Its concurrency.
-    pub concurrency_limit: u16,
+    /// What it obeys.
+    pub limits: Limits,
     /// Calls waiting.
     pub waiting: u64,
     /// Calls given to workers.
@@ -113,6 +146,27 @@ pub struct LaneState {
 }
 
 impl LaneState {
+    /// `None` for a consumer that is no lane.
+    fn read(info: &consumer::Info) -> Option<Self> {
+        let organization = uuid::Uuid::try_parse(info.name.strip_prefix("t_")?).ok()?;
+        Some(Self {
+            organization: OrganizationId(organization),
+            limits: Limits {
+                concurrency_limit: u16::try_from(info.config.max_ack_pending).unwrap_or(u16::MAX),
+                paused: info.paused,
+                generation: 0,
+            },
+            waiting: info.num_pending,
+            running: u64::try_from(info.num_ack_pending).unwrap_or_default(),
+            opened_at_ms: info.config.metadata.get(OPENED_AT).and_then(|at| at.parse().ok()).unwrap_or_default(),
+        })
+    }
+
+    /// True when the lane obeys these limits.
+    pub fn obeys(&self, limits: &Limits) -> bool {
+        self.limits.concurrency_limit == limits.concurrency_limit && self.limits.paused == limits.paused
+    }
+
     /// True when nothing is in it and no gateway can believe that it is open.
     pub fn is_abandoned(&self) -> bool {
         let forgotten_after_ms = 2 * u64::try_from(LANE_CACHE.as_millis()).unwrap_or(u64::MAX);
@@ -121,28 +175,70 @@ impl LaneState {
 }
 
 impl Bus {
-    /// Opens a lane or changes its limit; running calls are not cut. Controller only.
-    pub async fn open_lane(&self, organization: OrganizationId, concurrency_limit: u16) -> Result<(), Fault> {
-        self.keep_lane(organization, concurrency_limit, now_unix_ms()).await
+    /// Opens a lane, or says that it is still wanted; running calls are not cut. Controller only.
+    pub async fn open_lane(&self, organization: OrganizationId, limits: &Limits) -> Result<(), Fault> {
+        self.keep_lane(organization, limits, now_unix_ms()).await
     }
 
-    /// Changes an open lane's limit without making it look used. Controller only.
-    pub async fn limit_lane(&self, lane: &LaneState, concurrency_limit: u16) -> Result<(), Fault> {
-        self.keep_lane(lane.organization, concurrency_limit, lane.opened_at_ms).await
+    /// Makes an open lane obey other limits without making it look used. Controller only.
+    pub async fn limit_lane(&self, lane: &LaneState, limits: &Limits) -> Result<(), Fault> {
+        if lane.limits.concurrency_limit != limits.concurrency_limit {
+            self.keep_lane(lane.organization, limits, lane.opened_at_ms).await?;
+        }
+        match (lane.limits.paused, limits.paused) {
+            (false, true) => self.pause_lane(lane.organization, PAUSE).await,
+            (true, false) => self.pause_lane(lane.organization, RESUME).await,
+            _ => Ok(()),
+        }
     }
 
-    async fn keep_lane(&self, organization: OrganizationId, concurrency_limit: u16, opened_at_ms: u64) -> Result<(), Fault> {
-        let config = lane_config(organization, concurrency_limit, opened_at_ms);
-        self.jetstream
+    async fn keep_lane(&self, organization: OrganizationId, limits: &Limits, opened_at_ms: u64) -> Result<(), Fault> {
+        let config = lane_config(organization, limits, opened_at_ms);
+        self.0.jetstream
             .create_consumer_on_stream(config, streams::calls(organization.partition()))
             .await
             .map(drop)
             .map_err(|cause| Fault::unavailable("The queue", cause))
     }
 
-    /// Removes a lane. Controller only.
-    pub async fn close_lane(&self, organization: OrganizationId) -> Result<(), Fault> {
-        self.jetstream
+    /// An update of the configuration keeps the pause as it is; only this changes it.
+    async fn pause_lane(&self, organization: OrganizationId, pause: Duration) -> Result<(), Fault> {
+        let unavailable = |cause: &dyn std::fmt::Display| Fault::unavailable("The queue", cause);
+        let stream = streams::calls(organization.partition());
+        let stream = self.0.jetstream.get_stream_no_info(stream).await.map_err(|cause| unavailable(&cause))?;
+        let until = async_nats::datetime::now() + pause;
+        stream.pause_consumer(&lane_name(organization), until).await.map(drop).map_err(|cause| unavailable(&cause))
+    }
+
+    /// Removes a lane that nobody can be about to use; answers whether it did. It stands still while
+    /// it is looked at once more: a call that is published meanwhile waits in the stream, where the
+    /// sweep finds it, and is never given out twice. Controller only.
+    pub async fn close_abandoned_lane(&self, organization: OrganizationId) -> Result<bool, Fault> {
+        self.pause_lane(organization, PAUSE).await?;
+        let closed = match self.lane(organization).await? {
+            Some(lane) if lane.is_abandoned() => self.remove_lane(organization).await.map(|()| true),
+            _ => Ok(false),
+        };
+        if !matches!(closed, Ok(true)) {
+            self.pause_lane(organization, RESUME).await?;
+        }
+        closed
+    }
+
+    /// One lane as it is now. Controller only.
+    pub async fn lane(&self, organization: OrganizationId) -> Result<Option<LaneState>, Fault> {
+        let unavailable = |cause: &dyn std::fmt::Display| Fault::unavailable("The queue", cause);
+        let stream = streams::calls(organization.partition());
+        let stream = self.0.jetstream.get_stream_no_info(stream).await.map_err(|cause| unavailable(&cause))?;
+        match stream.consumer_info(lane_name(organization)).await {
+            Ok(info) => Ok(LaneState::read(&info)),
+            Err(cause) if cause.kind() == ConsumerInfoErrorKind::NotFound => Ok(None),
+            Err(cause) => Err(unavailable(&cause)),
+        }
+    }
+
+    async fn remove_lane(&self, organization: OrganizationId) -> Result<(), Fault> {
+        self.0.jetstream
             .delete_consumer_from_stream(lane_name(organization), streams::calls(organization.partition()))
             .await
             .map(drop)
@@ -153,27 +249,33 @@ impl Bus {
     pub async fn lanes(&self, partition: u16) -> Result<Vec<LaneState>, Fault> {
         let unavailable = |cause: &dyn std::fmt::Display| Fault::unavailable("The queue", cause);
         let stream: stream::Stream =
-            self.jetstream.get_stream(streams::calls(partition)).await.map_err(|cause| unavailable(&cause))?;
+            self.0.jetstream.get_stream(streams::calls(partition)).await.map_err(|cause| unavailable(&cause))?;
         let mut consumers = stream.consumers();
         let mut lanes = Vec::new();
         while let Some(info) = consumers.try_next().await.map_err(|cause| unavailable(&cause))? {
-            let organization = info.name.strip_prefix("t_").and_then(|id| uuid::Uuid::try_parse(id).ok());
-            let Some(organization) = organization else { continue };
-            lanes.push(LaneState {
-                organization: OrganizationId(organization),
-                concurrency_limit: u16::try_from(info.config.max_ack_pending).unwrap_or(u16::MAX),
-                waiting: info.num_pending,
-                running: u64::try_from(info.num_ack_pending).unwrap_or_default(),
-                opened_at_ms: info.config.metadata.get(OPENED_AT).and_then(|at| at.parse().ok()).unwrap_or_default(),
-            });
+            lanes.extend(LaneState::read(&info));
         }
         Ok(lanes)
+    }
+
+    /// When the oldest call of an organization that is waiting or running came in, in milliseconds
+    /// since the Unix epoch. Controller only.
+    pub async fn oldest_call(&self, organization: OrganizationId) -> Result<Option<u64>, Fault> {
+        let unavailable = |cause: &dyn std::fmt::Display| Fault::unavailable("The queue", cause);
+        let stream = streams::calls(organization.partition());
+        let stream = self.0.jetstream.get_stream_no_info(stream).await.map_err(|cause| unavailable(&cause))?;
+        // A work queue forgets what was acknowledged: the first one left is the oldest.
+        match stream.get_first_raw_message_by_subject(subject::queued(Pool::Tool, organization), 1).await {
+            Ok(message) => Ok(u64::try_from(message.time.unix_timestamp_nanos() / 1_000_000).ok()),
+            Err(cause) if cause.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(cause) => Err(unavailable(&cause)),
+        }
     }
 
     /// Organizations with calls in one partition, laned or not. Controller only.
     pub async fn organizations_with_calls(&self, partition: u16) -> Result<Vec<OrganizationId>, Fault> {
         let unavailable = |cause: &dyn std::fmt::Display| Fault::unavailable("The queue", cause);
-        let stream = self.jetstream.get_stream(streams::calls(partition)).await.map_err(|cause| unavailable(&cause))?;
+        let stream = self.0.jetstream.get_stream(streams::calls(partition)).await.map_err(|cause| unavailable(&cause))?;
         let mut subjects = stream.info_with_subjects(">").await.map_err(|cause| unavailable(&cause))?;
         let mut organizations = Vec::new();
         while let Some((subject, _count)) = subjects.try_next().await.map_err(|cause| unavailable(&cause))? {

@@ -3,13 +3,29 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::id::{ConfigurationId, OrganizationId};
+use crate::{
+    command::users::Admitted,
+    id::{ConfigurationId, OrganizationId},
+};
 
 /// `LIMITS`: what an organization may use.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// Queued calls that may run at once, on all workers together.
     pub concurrency_limit: u16,
+    /// True while its lane stands still: calls wait, none starts.
+    #[serde(default)]
+    pub paused: bool,
+    /// The row's generation.
+    #[serde(default)]
+    pub generation: i64,
+}
+
+impl Limits {
+    /// Running calls up to this limit.
+    pub const fn concurrent(concurrency_limit: u16) -> Self {
+        Self { concurrency_limit, paused: false, generation: 0 }
+    }
 }
 
 /// `CONFIGS`: which state of a configuration is the latest.
@@ -19,6 +35,30 @@ pub struct ConfigurationState {
     pub generation: i64,
     /// True once it is gone.
     pub removed: bool,
+}
+
+/// What grows with every change of the row it tells of: older news must not replace newer.
+pub trait Generation {
+    /// The row's generation.
+    fn generation(&self) -> i64;
+}
+
+impl Generation for Limits {
+    fn generation(&self) -> i64 {
+        self.generation
+    }
+}
+
+impl Generation for ConfigurationState {
+    fn generation(&self) -> i64 {
+        self.generation
+    }
+}
+
+impl Generation for Admitted {
+    fn generation(&self) -> i64 {
+        self.generation
+    }
 }
 
 /// The key of an organization's limits.

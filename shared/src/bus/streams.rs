@@ -57,8 +57,8 @@ fn calls_stream(partition: u16, sizes: Sizes) -> Config {
         allow_message_ttl: true,
         max_consumers: 1_000,
         max_bytes: 64 * MEBIBYTE,
-        max_age: Duration::from_secs(600),
-        duplicate_window: Duration::from_secs(120),
+        max_age: Duration::from_mins(10),
+        duplicate_window: Duration::from_mins(2),
         ..Default::default()
     }
 }
@@ -73,8 +73,8 @@ fn audit_stream(sizes: Sizes) -> Config {
         // Full means refused and told, never forgotten.
         discard: DiscardPolicy::New,
         max_bytes: 1_024 * MEBIBYTE,
-        max_age: Duration::from_secs(30 * 24 * 3_600),
-        duplicate_window: Duration::from_secs(120),
+        max_age: Duration::from_hours(720),
+        duplicate_window: Duration::from_mins(2),
         deny_delete: true,
         deny_purge: true,
         max_consumers: 16,
@@ -91,7 +91,8 @@ fn bucket_stream(bucket: Bucket, sizes: Sizes) -> Config {
         num_replicas: if bucket.outlives_nats() { usize::from(sizes.replicas) } else { 1 },
         max_messages_per_subject: 1,
         discard: DiscardPolicy::New,
-        allow_rollup: true,
+        // A roll-up empties the whole bucket, whoever's keys: one heartbeat could wipe all others.
+        allow_rollup: false,
         deny_delete: true,
         allow_direct: true,
         allow_message_ttl: true,
@@ -112,7 +113,7 @@ impl Bus {
     pub async fn ensure_streams(&self, sizes: Sizes) -> Result<(), Fault> {
         for config in all(sizes) {
             let name = config.name.clone();
-            self.jetstream
+            self.0.jetstream
                 .create_or_update_stream(config)
                 .await
                 .map_err(|cause| Fault::unavailable("The queue", format!("stream {name}: {cause}")))?;
@@ -130,7 +131,7 @@ impl Bus {
             max_ack_pending: 5_000,
             ..Default::default()
         };
-        self.jetstream
+        self.0.jetstream
             .create_consumer_on_stream(config, AUDIT)
             .await
             .map(drop)

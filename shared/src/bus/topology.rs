@@ -55,7 +55,10 @@ fn pool_permissions(pool: Pool, publish: &mut Vec<String>, subscribe: &mut Vec<S
             publish.push(format!("{}>", Bucket::Limits.subject_prefix()));
             watches(&[Bucket::Access, Bucket::Limits], publish, subscribe);
         }
-        Pool::Token => publish.push(format!("{}>", Bucket::Configs.subject_prefix())),
+        Pool::Token => {
+            publish.push(format!("{}>", Bucket::Configs.subject_prefix()));
+            watches(&[Bucket::Configs], publish, subscribe);
+        }
         Pool::Tool => {
             publish.extend((0..PARTITIONS).map(|partition| format!("$JS.ACK.{}.>", streams::calls(partition))));
             subscribe.push(format!("{} {WORK_GROUP}", work(pool)));
@@ -141,7 +144,10 @@ mod tests {
     fn only_the_controller_may_create_or_delete() {
         for role in Role::ALL {
             let may_administer = permissions(role).publish.iter().any(|subject| {
-                subject == "$JS.API.>" || subject.contains(".CREATE") || subject.contains(".DELETE") || subject.contains(".UPDATE")
+                subject == "$JS.API.>"
+                    || subject.contains(".CREATE")
+                    || subject.contains(".DELETE")
+                    || subject.contains(".UPDATE")
             });
             assert_eq!(may_administer, role == Role::Pool(Pool::Controller), "{}", role.name());
         }

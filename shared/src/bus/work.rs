@@ -1,16 +1,23 @@
 //! The working side of lanes: deliveries, in-progress confirmations and the final acknowledgement.
 
-use async_nats::{Subscriber, jetstream};
-use bytes::Bytes;
-use futures::StreamExt;
+use std::time::Instant;
 
-use super::{Bus, envelope::{Envelope, Refusal}, streams, subject};
+use bytes::Bytes;
+
+use super::{
+    Bus,
+    envelope::{Envelope, Refusal, Stored},
+    heard::Heard,
+    inflow::Inflow,
+    subject,
+};
 use crate::{command::Pool, fault::Fault};
 
 /// A worker's share of its pool's lanes.
 #[derive(Debug)]
 pub struct Work {
-    subscription: Subscriber,
+    inflow: Inflow,
+    heard: Heard,
     bus: Bus,
 }
 
@@ -23,14 +30,17 @@ pub struct Delivered {
     pub attempt: u64,
     /// When the queue took it in, in milliseconds since the Unix epoch.
     pub queued_at_ms: u64,
+    /// It was not made before this; later than [`super::lanes::ACK_WAIT`] after it was made, the
+    /// slot may be another's.
+    pub since: Instant,
     /// The slot it holds.
     pub slot: Slot,
 }
 
 /// A slot of the organization's concurrency, held until acknowledged.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Slot {
-    ack: String,
+    ack: async_nats::Subject,
     bus: Bus,
 }
 
@@ -38,45 +48,39 @@ impl Bus {
     /// Subscribes the pool's lanes.
     pub async fn work(&self, pool: Pool) -> Result<Work, Fault> {
         let subscription = self
+            .0
             .client
             .queue_subscribe(subject::work(pool), subject::WORK_GROUP.to_owned())
             .await
             .map_err(|cause| Fault::unavailable("The message queue", cause))?;
-        Ok(Work { subscription, bus: self.clone() })
+        Ok(Work { inflow: Inflow::new(subscription), heard: Heard::start(self), bus: self.clone() })
     }
 }
 
 impl Work {
-    /// The next delivery; `None` once drained.
+    /// The next delivery; `None` once ended. Cancel safe.
     pub async fn next(&mut self) -> Option<Delivered> {
         loop {
-            let message = self.subscription.next().await?;
-            let Some(ack) = message.reply.as_ref().map(ToString::to_string) else {
+            let message = self.inflow.next().await?;
+            let stored = message.reply.as_ref().and_then(|ack| Stored::parse(ack));
+            let (Some(ack), Some(stored)) = (message.reply.clone(), stored) else {
                 tracing::warn!(subject = %message.subject, "work that no stream delivered");
                 metrics::counter!("switchboard_messages_refused_total", "reason" => "not_from_a_stream").increment(1);
                 continue;
             };
-            let envelope = Envelope::read(&message, true);
-            let message = jetstream::Message { message, context: self.bus.jetstream.clone() };
-            let Ok(info) = message.info() else {
-                tracing::warn!("work with a foreign reply subject");
-                metrics::counter!("switchboard_messages_refused_total", "reason" => "not_from_a_stream").increment(1);
-                continue;
-            };
             return Some(Delivered {
-                attempt: u64::try_from(info.delivered).unwrap_or(1),
-                queued_at_ms: u64::try_from(info.published.unix_timestamp_nanos() / 1_000_000).unwrap_or_default(),
-                envelope,
+                attempt: stored.delivered,
+                since: self.heard.since(),
+                queued_at_ms: stored.at_ns / 1_000_000,
+                envelope: Envelope::read(&message, Some(&stored), stored.call()),
                 slot: Slot { ack, bus: self.bus.clone() },
             });
         }
     }
 
-    /// Takes nothing new; what was delivered is still handed out by [`Self::next`].
-    pub async fn drain(&mut self) {
-        if let Err(cause) = self.subscription.drain().await {
-            tracing::debug!(%cause, "draining");
-        }
+    /// Takes nothing new; what was sent until then is still handed out by [`Self::next`].
+    pub async fn end(&mut self) {
+        self.inflow.end().await;
     }
 }
 
@@ -93,70 +97,11 @@ impl Slot {
 
     async fn tell(&self, word: &'static str) -> Result<(), Fault> {
         self.bus
+            .0
             .client
             .request(self.ack.clone(), Bytes::from_static(word.as_bytes()))
             .await
             .map(drop)
             .map_err(|cause| Fault::unavailable("The queue", cause))
-    }
-}
-
-/// A batch of the audit stream.
-#[derive(Debug)]
-pub struct AuditBatch {
-    messages: Vec<jetstream::Message>,
-}
-
-impl AuditBatch {
-    /// The events as bytes.
-    pub fn events(&self) -> impl Iterator<Item = &Bytes> {
-        self.messages.iter().map(|message| &message.payload)
-    }
-
-    /// How many.
-    pub fn len(&self) -> usize {
-        self.messages.len()
-    }
-
-    /// True when nothing came in time.
-    pub fn is_empty(&self) -> bool {
-        self.messages.is_empty()
-    }
-
-    /// They are kept: the stream need not deliver them again.
-    pub async fn ack(self) {
-        for message in self.messages {
-            if let Err(cause) = message.ack().await {
-                // They come again, and the event id makes that harmless.
-                tracing::warn!(%cause, "audit acknowledgement");
-            }
-        }
-    }
-}
-
-impl Bus {
-    /// Up to `most` audit events, waiting at most `patience` for the first.
-    pub async fn audit_batch(&self, most: usize, patience: std::time::Duration) -> Result<AuditBatch, Fault> {
-        let unavailable = |cause: &dyn std::fmt::Display| Fault::unavailable("The audit stream", cause);
-        let consumer: jetstream::consumer::PullConsumer = self.audit_consumer().await?;
-        let mut batch = consumer
-            .batch()
-            .max_messages(most)
-            .expires(patience)
-            .messages()
-            .await
-            .map_err(|cause| unavailable(&cause))?;
-        let mut messages = Vec::new();
-        while let Some(message) = batch.next().await {
-            messages.push(message.map_err(|cause| unavailable(&cause))?);
-        }
-        Ok(AuditBatch { messages })
-    }
-
-    async fn audit_consumer(&self) -> Result<jetstream::consumer::PullConsumer, Fault> {
-        self.jetstream
-            .get_consumer_from_stream(streams::AUDIT_WRITER, streams::AUDIT)
-            .await
-            .map_err(|cause| Fault::unavailable("The audit stream", cause))
     }
 }

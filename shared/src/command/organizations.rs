@@ -16,6 +16,10 @@ pub struct Organization {
     pub name: String,
     /// How many of its queued calls may run at once, on all workers together.
     pub concurrency_limit: u16,
+    /// True while its calls wait and none starts.
+    pub paused: bool,
+    /// Grows with every change.
+    pub generation: i64,
     /// When it was created.
     pub created_at: DateTime<Utc>,
 }
@@ -29,6 +33,18 @@ pub struct Create {
     pub name: String,
     /// 1 to 256; the deployment's default when absent.
     pub concurrency_limit: Option<u16>,
+}
+
+/// Changes an organization's limits. Takes effect on its lane within a second; running calls are
+/// never cut.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Limit {
+    /// Which.
+    pub id: OrganizationId,
+    /// 1 to 256; unchanged when absent.
+    pub concurrency_limit: Option<u16>,
+    /// Lets its calls wait, or go on; unchanged when absent.
+    pub paused: Option<bool>,
 }
 
 /// Lists organizations by slug.

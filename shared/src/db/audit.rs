@@ -18,21 +18,25 @@ use crate::{
 /// that die, by the relay.
 pub async fn leave(transaction: &mut Transaction, event: &Event) -> Result<(), Fault> {
     let bytes = serde_json::to_vec(event).map_err(Fault::internal)?;
-    sqlx::query("INSERT INTO audit_outbox (organization_id, event_id, event) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING")
-        .bind(transaction.organization())
-        .bind(event.id)
-        .bind(bytes)
-        .execute(transaction.connection())
-        .await
-        .map(drop)
-        .map_err(fault)
+    sqlx::query(
+        "INSERT INTO audit_outbox (organization_id, event_id, event) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+    )
+    .bind(transaction.organization())
+    .bind(event.id)
+    .bind(bytes)
+    .execute(transaction.connection())
+    .await
+    .map(drop)
+    .map_err(fault)
 }
 
 /// Appends a batch, each event with its exact bytes, and clears them from the outbox. Answers how
 /// many were new: events recorded before are skipped.
 pub async fn append(database: &Database, events: &[(Event, Bytes)]) -> Result<i64, Fault> {
     let column = |read: fn(&Event) -> String| -> Vec<String> { events.iter().map(|(event, _)| read(event)).collect() };
-    let maybe = |read: fn(&Event) -> Option<String>| -> Vec<Option<String>> { events.iter().map(|(event, _)| read(event)).collect() };
+    let maybe = |read: fn(&Event) -> Option<String>| -> Vec<Option<String>> {
+        events.iter().map(|(event, _)| read(event)).collect()
+    };
     let organizations: Vec<Uuid> = events.iter().map(|(event, _)| event.organization.0).collect();
     let ids: Vec<Uuid> = events.iter().map(|(event, _)| event.id.0).collect();
     let times: Vec<DateTime<Utc>> = events.iter().map(|(event, _)| occurred_at(event)).collect();
@@ -82,7 +86,11 @@ pub struct Leftover {
 /// Up to 100 events that have lain in the outbox for longer than `age`.
 pub async fn leftovers(database: &Database, age: Duration) -> Result<Vec<Leftover>, Fault> {
     let age = PgInterval::try_from(age).map_err(Fault::internal)?;
-    sqlx::query_as("SELECT * FROM app.outbox_leftovers($1, 100)").bind(age).fetch_all(&database.pool).await.map_err(fault)
+    sqlx::query_as("SELECT * FROM app.outbox_leftovers($1, 100)")
+        .bind(age)
+        .fetch_all(&database.pool)
+        .await
+        .map_err(fault)
 }
 
 /// Makes the partitions of this month and the next two.

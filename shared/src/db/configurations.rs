@@ -59,7 +59,8 @@ struct Row {
 
 impl Row {
     fn read(self) -> Result<Stored, Fault> {
-        let foreign = |column: &str| Fault::internal(format!("mcp_configurations.{column} holds a name the code does not know"));
+        let foreign =
+            |column: &str| Fault::internal(format!("mcp_configurations.{column} holds a name the code does not know"));
         let auth = match self.auth_type.as_str() {
             "none" => Authentication::None,
             "bearer" => Authentication::Bearer { hint: self.secret_hint, set_at: self.secret_set_at },
@@ -146,22 +147,28 @@ pub async fn list(transaction: &mut Transaction, command: &List) -> Result<Page<
     let limit = command.limit.clamp(1, MAX_PAGE);
     let (after_name, after_id) = match &command.cursor {
         Some(cursor) => {
-            let (id, name) = cursor.split_once('.').ok_or_else(|| Fault::invalid("cursor", "Give back `next` as it was."))?;
-            let id: ConfigurationId = id.parse().map_err(|_| Fault::invalid("cursor", "Give back `next` as it was."))?;
+            let (id, name) =
+                cursor.split_once('.').ok_or_else(|| Fault::invalid("cursor", "Give back `next` as it was."))?;
+            let id: ConfigurationId =
+                id.parse().map_err(|_| Fault::invalid("cursor", "Give back `next` as it was."))?;
             (Some(name), Some(id))
         }
         None => (None, None),
     };
-    let rows: Vec<Row> = sqlx::query_as(select!("AND ($2::text IS NULL OR (name, id) > ($2, $3)) ORDER BY name, id LIMIT $4"))
-        .bind(transaction.organization())
-        .bind(after_name)
-        .bind(after_id)
-        .bind(i64::from(limit) + 1)
-        .fetch_all(transaction.connection())
-        .await
-        .map_err(fault)?;
-    let configurations = rows.into_iter().map(|row| Ok(row.read()?.configuration)).collect::<Result<Vec<_>, Fault>>()?;
-    Ok(page(configurations, limit, |configuration: &Configuration| format!("{}.{}", configuration.id, configuration.name)))
+    let rows: Vec<Row> =
+        sqlx::query_as(select!("AND ($2::text IS NULL OR (name, id) > ($2, $3)) ORDER BY name, id LIMIT $4"))
+            .bind(transaction.organization())
+            .bind(after_name)
+            .bind(after_id)
+            .bind(i64::from(limit) + 1)
+            .fetch_all(transaction.connection())
+            .await
+            .map_err(fault)?;
+    let configurations =
+        rows.into_iter().map(|row| Ok(row.read()?.configuration)).collect::<Result<Vec<_>, Fault>>()?;
+    Ok(page(configurations, limit, |configuration: &Configuration| {
+        format!("{}.{}", configuration.id, configuration.name)
+    }))
 }
 
 /// One by id.

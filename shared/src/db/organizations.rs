@@ -4,7 +4,10 @@ use sqlx::FromRow;
 
 use super::{Transaction, broken_constraint, fault, page};
 use crate::{
-    command::{MAX_PAGE, Page, organizations::{Create, List, Organization}},
+    command::{
+        MAX_PAGE, Page,
+        organizations::{Create, Limit, List, Organization},
+    },
     fault::{Code, Fault},
     id::OrganizationId,
 };
@@ -15,6 +18,8 @@ struct Row {
     slug: String,
     name: String,
     concurrency_limit: i32,
+    paused: bool,
+    generation: i64,
     created_at: chrono::DateTime<chrono::Utc>,
 }
 
@@ -25,6 +30,8 @@ impl From<Row> for Organization {
             slug: row.slug,
             name: row.name,
             concurrency_limit: u16::try_from(row.concurrency_limit).unwrap_or(1),
+            paused: row.paused,
+            generation: row.generation,
             created_at: row.created_at,
         }
     }
@@ -54,11 +61,27 @@ pub async fn create(transaction: &mut Transaction, command: &Create) -> Result<O
         })
 }
 
+/// Changes one's limits; the database refuses anyone but an operator.
+pub async fn limit(transaction: &mut Transaction, command: &Limit) -> Result<Organization, Fault> {
+    sqlx::query_as::<_, Row>("SELECT * FROM app.limit_organization($1, $2, $3)")
+        .bind(command.id)
+        .bind(command.concurrency_limit.map(i32::from))
+        .bind(command.paused)
+        .fetch_optional(transaction.connection())
+        .await
+        .map_err(|cause| match broken_constraint(&cause) {
+            Some("organizations_concurrency_limit_check") => Fault::invalid("concurrency_limit", "Use 1 to 256."),
+            _ => fault(cause),
+        })?
+        .map(Organization::from)
+        .ok_or_else(|| Fault::unknown("organization"))
+}
+
 /// Lists all, by slug; the database refuses anyone but an operator.
 pub async fn list(transaction: &mut Transaction, command: &List) -> Result<Page<Organization>, Fault> {
     let limit = command.limit.min(MAX_PAGE - 1);
     let rows: Vec<Row> =
-        sqlx::query_as("SELECT id, slug, name, concurrency_limit, created_at FROM app.list_organizations($1, $2)")
+        sqlx::query_as("SELECT id, slug, name, concurrency_limit, paused, generation, created_at FROM app.list_organizations($1, $2)")
             .bind(&command.cursor)
             .bind(limit.cast_signed() + 1)
             .fetch_all(transaction.connection())
@@ -72,7 +95,7 @@ pub async fn list(transaction: &mut Transaction, command: &List) -> Result<Page<
 pub async fn own(transaction: &mut Transaction) -> Result<Organization, Fault> {
     let id = transaction.organization();
     sqlx::query_as::<_, Row>(
-        "SELECT id, slug, name, concurrency_limit, created_at FROM organizations WHERE id = $1 AND deleted_at IS NULL",
+        "SELECT id, slug, name, concurrency_limit, paused, generation, created_at FROM organizations WHERE id = $1 AND deleted_at IS NULL",
     )
     .bind(id)
     .fetch_optional(transaction.connection())

@@ -31,7 +31,12 @@ impl Pinned {
 }
 
 /// Pins a definition unless one is pinned under the name already.
-pub async fn pin(transaction: &mut Transaction, configuration: ConfigurationId, tool: &Pinned, by: &str) -> Result<(), Fault> {
+pub async fn pin(
+    transaction: &mut Transaction,
+    configuration: ConfigurationId,
+    tool: &Pinned,
+    by: &str,
+) -> Result<(), Fault> {
     sqlx::query(
         "INSERT INTO mcp_tools (organization_id, configuration_id, name, definition, definition_hash, read_only, idempotent, pinned_by) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING",

@@ -34,12 +34,13 @@ pub async fn admit(transaction: &mut Transaction, context: &Context, email: Opti
     .execute(transaction.connection())
     .await
     .map_err(fault)?;
-    let row: Option<Row> = sqlx::query_as("SELECT role, state, generation FROM users WHERE organization_id = $1 AND subject = $2")
-        .bind(organization)
-        .bind(&context.actor.subject)
-        .fetch_optional(transaction.connection())
-        .await
-        .map_err(fault)?;
+    let row: Option<Row> =
+        sqlx::query_as("SELECT role, state, generation FROM users WHERE organization_id = $1 AND subject = $2")
+            .bind(organization)
+            .bind(&context.actor.subject)
+            .fetch_optional(transaction.connection())
+            .await
+            .map_err(fault)?;
     admitted(row.ok_or_else(|| Fault::unknown("user"))?)
 }
 
@@ -64,5 +65,7 @@ pub async fn all(transaction: &mut Transaction) -> Result<Vec<(String, Admitted)
             .fetch_all(transaction.connection())
             .await
             .map_err(fault)?;
-    rows.into_iter().map(|(subject, role, state, generation)| Ok((subject, admitted((role, state, generation))?))).collect()
+    rows.into_iter()
+        .map(|(subject, role, state, generation)| Ok((subject, admitted((role, state, generation))?)))
+        .collect()
 }

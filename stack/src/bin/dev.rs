@@ -25,6 +25,12 @@ enum Command {
         #[arg(long)]
         data_dir: Option<PathBuf>,
     },
+    /// Show who is alive and how full each organization's lane is
+    Status {
+        /// Folder of the stack, when not .dev
+        #[arg(long)]
+        data_dir: Option<PathBuf>,
+    },
     /// Set everything up and run every test
     Test {
         /// Run every count in full
@@ -58,6 +64,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Up(asked) => cli::up(&asked),
         Command::Down { data_dir } => cli::down(data_dir.as_deref()),
+        Command::Status { data_dir } => cli::status(data_dir.as_deref()),
         Command::Test { full } => checks::run(full),
         Command::Token(asked) => cli::token(&asked),
         Command::Bench { arguments } => cli::bench(&arguments),

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use anyhow::Result;
 
 use super::Stack;
-use crate::product::Pool;
+use crate::product::{Pool, Wiring};
 
 impl Stack {
     /// Starts one more process of a pool and returns its name.
@@ -15,8 +15,19 @@ impl Stack {
     /// # Errors
     /// When it does not become ready.
     pub async fn add_worker(&self, pool: Pool) -> Result<String> {
+        self.add_worker_with(pool, &[]).await
+    }
+
+    /// The same with variables of its own, which win over everything else.
+    ///
+    /// # Errors
+    /// When it does not become ready.
+    pub async fn add_worker_with(&self, pool: Pool, variables: &[(&str, &str)]) -> Result<String> {
         let (issuer, jwks) = (self.issuer.url(), self.issuer.jwks_url());
-        self.wiring(&issuer, &jwks).worker(pool, self.next_number()).await
+        let mut options = self.options.clone();
+        options.worker_env.extend(variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        let wiring = Wiring { options: &options, ..self.wiring(&issuer, &jwks) };
+        wiring.worker(pool, self.next_number()).await
     }
 
     /// Starts one more gateway and returns its name and its address.

@@ -9,8 +9,8 @@ use shared::{
     secret::Secret,
 };
 
-/// Applies the migrations to DATABASE_URL. Sets the password of role switchboard_<pool> for every
-/// variable ROLE_PASSWORD_<POOL> that is set.
+/// Applies the migrations to `DATABASE_URL`. Sets the password of role `switchboard_<pool>` for every
+/// variable `ROLE_PASSWORD_<POOL>` that is set.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {}

@@ -29,7 +29,7 @@ pub struct EgressConfig {
     /// What is closed although it is public: networks, addresses, and names with all below them. Wins over `allow`.
     #[serde(default, deserialize_with = "list")]
     pub deny: Vec<String>,
-    /// Where tool workers serve the filtering proxy; none is served without it.
+    /// Where a tool worker serves the filtering proxy for the FastMCP service; a free loopback port without it.
     #[serde(default)]
     pub proxy_listen: Option<SocketAddr>,
     /// The host name or address by which the `FastMCP` service reaches that proxy, where it is not the listening address.

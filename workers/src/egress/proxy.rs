@@ -1,7 +1,9 @@
 //! The filtering proxy that tool workers serve for the `FastMCP` service, so that the guard holds in
 //! a process that is not ours to compile. HTTP/1.1, two kinds of request: `CONNECT host:port`
 //! (RFC 9110 section 9.3.6) for `https`, and the absolute form (RFC 9112 section 3.2.2) for
-//! `http`. Both ask the guard; a refusal is 403 with the reason in `X-Switchboard-Refused`.
+//! `http`. Both ask the guard; a refusal is 403 with the reason in `X-Switchboard-Refused`, and
+//! what the proxy says instead of a server it never reached carries `Proxy-Status` (RFC 9209): by
+//! that the service tells our 403 from the server's.
 //!
 //! The password is drawn anew by every process and travels in the proxy's URL, over the network
 //! between worker and `FastMCP` service.
@@ -36,6 +38,8 @@ use super::{Egress, Refused};
 
 /// The header that names the reason of a refusal ([`Refused::reason`]).
 pub const REFUSED_HEADER: &str = "x-switchboard-refused";
+/// The header that marks an answer as the proxy's own (RFC 9209 section 2).
+pub const STATUS_HEADER: &str = "proxy-status";
 
 const USER: &str = "switchboard";
 /// Connections of the `FastMCP` service at once, tunnels included.
@@ -211,8 +215,22 @@ fn plain(status: StatusCode, sentence: &'static str) -> Response<Body> {
 }
 
 fn refusal(refused: Refused) -> Response<Body> {
-    tracing::info!(reason = refused.reason(), "the egress proxy refused a request");
+    let reason = refused.reason();
+    tracing::info!(reason, "the egress proxy refused a request");
     let mut response = plain(StatusCode::FORBIDDEN, refused.message());
-    response.headers_mut().insert(REFUSED_HEADER, HeaderValue::from_static(refused.reason()));
+    response.headers_mut().insert(REFUSED_HEADER, HeaderValue::from_static(reason));
+    let status = format!(r#"{USER}; error=destination_ip_prohibited; details="{reason}""#);
+    // Labels are letters and underscores, which every header can carry.
+    if let Ok(status) = HeaderValue::try_from(status) {
+        response.headers_mut().insert(STATUS_HEADER, status);
+    }
+    response
+}
+
+/// No connection came about, so that nothing was delivered.
+fn unreachable() -> Response<Body> {
+    let mut response = plain(StatusCode::BAD_GATEWAY, "The host cannot be reached.");
+    let status = HeaderValue::from_static("switchboard; error=destination_unavailable");
+    response.headers_mut().insert(STATUS_HEADER, status);
     response
 }

@@ -3,53 +3,62 @@
 
 use std::{
     collections::HashMap,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use moka::future::Cache;
-use serde_json::Value;
+use moka::{future::Cache, ops::compute::Op};
 use shared::{
-    Code, Context, Deadline, Fault,
+    Code, Context, Fault,
     bus::state::configuration_key,
     command::{
         configurations::{Authentication, Configuration, Credential},
-        tools::Definitions,
+        tools,
     },
-    db::{self, configurations::Stored, tools::Pinned},
+    db::{self, configurations::Stored},
     id::{ConfigurationId, OrganizationId},
-    json::Raw,
 };
 
-use super::{pinning, schema::ArgumentSchema};
-use crate::{
-    configurations::endpoint,
-    pools::Tool,
-    scope::Scope,
-    sealing,
-    upstream::{HeaderParameter, Specification},
+use super::{
+    asking,
+    definition::{Definition, Definitions, PinnedTool},
 };
+use crate::{configurations::endpoint, pools::Tool, scope::Scope, sealing, upstream::Specification};
 
 /// How long an entry is believed without news. While the database is away it is believed longer:
 /// news come through the shared state, not through the database.
-const BELIEVED_FOR: Duration = Duration::from_secs(60);
+const BELIEVED_FOR: Duration = Duration::from_mins(1);
+/// How soon the database is asked again for an entry that was due and could not be read. One call
+/// waits for the answer; the others go on with what is known.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// How long an entry that nobody asks for is kept.
-const KEPT_FOR: Duration = Duration::from_secs(600);
+const KEPT_FOR: Duration = Duration::from_mins(10);
 /// How often a server is asked again because a caller names a tool it did not offer.
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(30);
 
+/// The most bytes of definitions in entries, as if none were shared.
+const KEPT_BYTES: u64 = 512 * 1024 * 1024;
+/// What an entry costs besides its tools, in bytes.
+const OVERHEAD_BYTES: usize = 2 * 1024;
+
 /// Whose eyes, and what was asked for: a name means different things to different people.
 type Key = (OrganizationId, String, String);
+type Entries = Cache<Key, Arc<Entry>>;
 
 /// The tool pool's memory of configurations.
 #[derive(Clone, Debug)]
 pub struct Catalogue {
-    entries: Cache<Key, Arc<Entry>>,
+    entries: Entries,
+    definitions: Definitions,
 }
 
 impl Default for Catalogue {
     fn default() -> Self {
-        Self { entries: Cache::builder().max_capacity(20_000).time_to_idle(KEPT_FOR).build() }
+        let weigh = |_: &Key, entry: &Arc<Entry>| u32::try_from(entry.bytes()).unwrap_or(u32::MAX);
+        Self {
+            entries: Cache::builder().max_capacity(KEPT_BYTES).weigher(weigh).time_to_idle(KEPT_FOR).build(),
+            definitions: Definitions::default(),
+        }
     }
 }
 
@@ -60,28 +69,24 @@ pub(super) struct Entry {
     specification: Specification,
     tools: HashMap<String, PinnedTool>,
     listed_at: Option<Instant>,
-    loaded_at: Instant,
-}
-
-/// A pinned tool ready for calls.
-#[derive(Debug)]
-pub(super) struct PinnedTool {
-    pinned: Pinned,
-    arguments: ArgumentSchema,
-    header_parameters: Vec<HeaderParameter>,
+    look_at: Mutex<Instant>,
 }
 
 impl Entry {
     /// The pinned tool, unless the server offers something else under its name by now.
     pub(super) fn tool(&self, name: &str) -> Result<&PinnedTool, Fault> {
         let tool = self.tools.get(name).ok_or_else(|| Fault::unknown("tool"))?;
-        if tool.pinned.changed {
+        if tool.changed {
             return Err(Fault::new(
                 Code::Conflict,
                 "The server changed this tool's definition after it was pinned. Review it; registering the server anew pins the new one.",
             ));
         }
         Ok(tool)
+    }
+
+    pub(super) const fn id(&self) -> ConfigurationId {
+        self.configuration.id
     }
 
     pub(super) const fn specification(&self) -> &Specification {
@@ -91,30 +96,20 @@ impl Entry {
     pub(super) fn timeout(&self) -> Duration {
         Duration::from_millis(self.configuration.timeout_ms.into())
     }
-}
 
-impl PinnedTool {
-    fn new(pinned: Pinned) -> Self {
-        let definition: Value = serde_json::from_slice(&pinned.definition).unwrap_or_default();
-        let schema = definition.get("inputSchema").cloned().unwrap_or_else(|| Value::Object(serde_json::Map::new()));
-        Self {
-            // Tools with annotations that cannot be obeyed were not pinned.
-            header_parameters: HeaderParameter::in_schema(&schema).unwrap_or_default(),
-            arguments: ArgumentSchema::compile(&schema),
-            pinned,
+    fn bytes(&self) -> usize {
+        OVERHEAD_BYTES + self.tools.values().map(|tool| tool.definition.bytes()).sum::<usize>()
+    }
+
+    /// Whether to look into the database again. Says so to one caller, and to the next one only
+    /// after a while: an absent database costs the others nothing.
+    fn is_due(&self, now: Instant) -> bool {
+        let mut look_at = self.look_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = now >= *look_at;
+        if due {
+            *look_at = now + LOOK_AGAIN_AFTER;
         }
-    }
-
-    pub(super) fn is_repeatable(&self) -> bool {
-        self.pinned.is_repeatable()
-    }
-
-    pub(super) fn check(&self, arguments: &Raw) -> Result<(), Fault> {
-        self.arguments.check(arguments)
-    }
-
-    pub(super) fn header_parameters(&self) -> &[HeaderParameter] {
-        &self.header_parameters
+        due
     }
 }
 
@@ -128,7 +123,7 @@ pub(super) async fn with_tool(scope: &Scope<'_, Tool>, configuration: &str, tool
     if entry.tools.contains_key(tool) || asked_lately {
         return Ok(entry);
     }
-    ask(scope, &entry).await?;
+    asking::ask(scope, &entry).await?;
     let key = key(scope.context, configuration);
     let entry = load(scope.parts, scope.context, configuration, Some(Instant::now())).await?;
     scope.parts.catalogue.entries.insert(key, Arc::clone(&entry)).await;
@@ -136,10 +131,10 @@ pub(super) async fn with_tool(scope: &Scope<'_, Tool>, configuration: &str, tool
 }
 
 /// The tools as the server offers them now, new ones pinned.
-pub(super) async fn refreshed(scope: &Scope<'_, Tool>, id: ConfigurationId) -> Result<Definitions, Fault> {
+pub(super) async fn refreshed(scope: &Scope<'_, Tool>, id: ConfigurationId) -> Result<tools::Definitions, Fault> {
     let id = id.to_string();
     let entry = entry(scope, &id).await?;
-    let definitions = ask(scope, &entry).await?;
+    let definitions = asking::ask(scope, &entry).await?;
     // Other names of the same configuration find the new pins when their entries are reloaded.
     scope.parts.catalogue.entries.invalidate(&key(scope.context, &id)).await;
     scope.parts.catalogue.entries.invalidate(&key(scope.context, &entry.configuration.name)).await;
@@ -153,36 +148,65 @@ fn key(context: &Context, configuration: &str) -> Key {
 async fn entry(scope: &Scope<'_, Tool>, configuration: &str) -> Result<Arc<Entry>, Fault> {
     let key = key(scope.context, configuration);
     let entries = &scope.parts.catalogue.entries;
-    let known = entries.get(&key).await;
-    if let Some(known) = &known {
-        let current = is_current(scope.parts, scope.context.organization, known);
-        if current && known.loaded_at.elapsed() < BELIEVED_FOR {
-            return Ok(Arc::clone(known));
-        }
-        entries.invalidate(&key).await;
-        if !current {
-            scope.parts.upstreams.forget(scope.context.organization, known.configuration.id).await;
-        }
+    let Some(known) = entries.get(&key).await else { return first(scope, key, configuration, None).await };
+    if let Some(generation) = newer(scope.parts, scope.context.organization, &known) {
+        drop_outdated(entries, &key, &known).await;
+        scope.parts.upstreams.forget(scope.context.organization, known.id(), generation).await;
+        return first(scope, key, configuration, known.listed_at).await;
     }
-    let listed_at = known.as_ref().and_then(|known| known.listed_at);
-    let loaded = entries.try_get_with(key.clone(), load(scope.parts, scope.context, configuration, listed_at)).await;
-    match (loaded, known) {
-        (Err(fault), Some(known))
-            if fault.code == Code::Unavailable && is_current(scope.parts, scope.context.organization, &known) =>
-        {
-            entries.insert(key, Arc::clone(&known)).await;
-            Ok(known)
+    if !known.is_due(Instant::now()) {
+        return Ok(known);
+    }
+    match load(scope.parts, scope.context, configuration, known.listed_at).await {
+        Ok(entry) => {
+            entries.insert(key, Arc::clone(&entry)).await;
+            Ok(entry)
         }
-        (loaded, _) => loaded.map_err(|fault| Fault::clone(&fault)),
+        Err(fault) if fault.code == Code::Unavailable => Ok(known),
+        Err(fault) => {
+            drop_outdated(entries, &key, &known).await;
+            Err(fault)
+        }
     }
 }
 
-fn is_current(parts: &Tool, organization: OrganizationId, entry: &Entry) -> bool {
-    let state = parts.configurations.get(&configuration_key(organization, entry.configuration.id));
-    state.is_none_or(|state| !state.removed && state.generation <= entry.configuration.generation)
+/// Loads what is not known. Concurrent callers load once.
+async fn first(
+    scope: &Scope<'_, Tool>,
+    key: Key,
+    configuration: &str,
+    listed_at: Option<Instant>,
+) -> Result<Arc<Entry>, Fault> {
+    let loading = load(scope.parts, scope.context, configuration, listed_at);
+    let loaded = scope.parts.catalogue.entries.try_get_with(key, loading).await;
+    loaded.map_err(|fault: Arc<Fault>| Arc::unwrap_or_clone(fault))
 }
 
-async fn load(parts: &Tool, context: &Context, configuration: &str, listed_at: Option<Instant>) -> Result<Arc<Entry>, Fault> {
+/// Drops an entry unless another caller replaced it already: of many who find the same entry
+/// outdated, one loads.
+async fn drop_outdated(entries: &Entries, key: &Key, outdated: &Arc<Entry>) {
+    let decide = |found: Option<moka::Entry<Key, Arc<Entry>>>| {
+        let is_it = found.is_some_and(|found| Arc::ptr_eq(found.value(), outdated));
+        std::future::ready(if is_it { Op::Remove } else { Op::Nop })
+    };
+    entries.entry_by_ref(key).and_compute_with(decide).await;
+}
+
+/// The generation that the shared state tells of, if this entry is older or the configuration gone.
+fn newer(parts: &Tool, organization: OrganizationId, entry: &Entry) -> Option<i64> {
+    let state = parts.configurations.get(&configuration_key(organization, entry.id()))?;
+    if state.removed {
+        return Some(i64::MAX);
+    }
+    (state.generation > entry.configuration.generation).then_some(state.generation)
+}
+
+async fn load(
+    parts: &Tool,
+    context: &Context,
+    configuration: &str,
+    listed_at: Option<Instant>,
+) -> Result<Arc<Entry>, Fault> {
     let mut transaction = parts.database.tenant(context).await?;
     let stored = match configuration.parse::<ConfigurationId>() {
         Ok(id) => db::configurations::get(&mut transaction, id).await?,
@@ -199,54 +223,73 @@ async fn load(parts: &Tool, context: &Context, configuration: &str, listed_at: O
         via: stored.configuration.via,
         credential,
     };
-    let tools = pinned.into_iter().map(|pinned| (pinned.name.clone(), PinnedTool::new(pinned))).collect();
-    Ok(Arc::new(Entry { configuration: stored.configuration, specification, tools, listed_at, loaded_at: Instant::now() }))
+    let definitions = &parts.catalogue.definitions;
+    let tools = pinned.into_iter().map(|pinned| (pinned.name.clone(), definitions.tool(context.organization, pinned)));
+    Ok(Arc::new(Entry {
+        configuration: stored.configuration,
+        specification,
+        tools: tools.collect(),
+        listed_at,
+        look_at: Mutex::new(Instant::now() + BELIEVED_FOR),
+    }))
 }
 
 async fn credential(transaction: &mut db::Transaction, parts: &Tool, stored: &Stored) -> Result<Credential, Fault> {
     let Authentication::Bearer { .. } = stored.configuration.auth else { return Ok(Credential::None) };
     let secret = stored.secret.as_deref().ok_or_else(|| Fault::internal("a bearer configuration without a secret"))?;
-    let place = sealing::configuration_secret(transaction.organization(), stored.configuration.id, stored.secret_generation);
+    let place =
+        sealing::configuration_secret(transaction.organization(), stored.configuration.id, stored.secret_generation);
     sealing::open_text(transaction, &parts.vault, &place, secret).await.map(Credential::Bearer)
 }
 
-/// Asks the server for its tools, pins new ones and notes changed ones.
-async fn ask(scope: &Scope<'_, Tool>, entry: &Entry) -> Result<Definitions, Fault> {
-    let context = scope.context;
-    let client = scope.parts.upstreams.client(&entry.specification).await?;
-    let deadline = context.deadline.min(Deadline::after(entry.timeout()));
-    let items = client.list_tools(deadline, &context.request_id).await?;
-    let id = entry.configuration.id;
-    let mut transaction = scope.parts.database.tenant(context).await?;
-    let pinned: HashMap<String, Pinned> =
-        db::tools::pinned(&mut transaction, id).await?.into_iter().map(|tool| (tool.name.clone(), tool)).collect();
-    let mut changed = Vec::new();
-    for offered in items.iter().filter_map(acceptable) {
-        match pinned.get(&offered.name) {
-            None => db::tools::pin(&mut transaction, id, &offered, &context.actor.subject).await?,
-            Some(known) if known.definition_hash == offered.definition_hash => {
-                if known.changed {
-                    db::tools::note_change(&mut transaction, id, &offered.name, None).await?;
-                }
-            }
-            Some(_) => {
-                db::tools::note_change(&mut transaction, id, &offered.name, Some(&offered.definition)).await?;
-                changed.push(offered.name);
-            }
-        }
-    }
-    transaction.commit().await?;
-    Ok(Definitions { items, changed })
-}
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use shared::command::configurations::{Transport, Via};
 
-/// A tool whose headers cannot be obeyed must not be offered (MCP 2026-07-28, `x-mcp-header`).
-fn acceptable(definition: &Raw) -> Option<Pinned> {
-    let pinned = pinning::read(definition);
-    let value: Value = definition.read().ok()?;
-    let headers = HeaderParameter::in_schema(value.get("inputSchema").unwrap_or(&Value::Null));
-    if pinned.is_none() || headers.is_err() {
-        tracing::warn!("a server offers a tool that cannot be kept");
-        return None;
+    use super::*;
+
+    fn entry(look_at: Instant) -> Arc<Entry> {
+        let organization = OrganizationId::new();
+        let configuration: Configuration = serde_json::from_value(json!({
+            "id": ConfigurationId::new(), "name": "n", "description": null, "scope": "user", "endpoint": "http://x/mcp",
+            "transport": "http", "via": "native", "auth": { "type": "none" }, "timeout_ms": 1_000, "enabled": true,
+            "generation": 1, "created_by": "s", "created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00Z",
+        }))
+        .unwrap();
+        let specification = Specification {
+            organization,
+            configuration: configuration.id,
+            generation: 1,
+            endpoint: endpoint(&configuration.endpoint).unwrap(),
+            transport: Transport::Http,
+            via: Via::Native,
+            credential: Credential::None,
+        };
+        let tools = HashMap::new();
+        Arc::new(Entry { configuration, specification, tools, listed_at: None, look_at: Mutex::new(look_at) })
     }
-    pinned
+
+    #[test]
+    fn of_many_callers_one_looks_into_the_database_and_the_next_only_after_a_while() {
+        let due_at = Instant::now();
+        let entry = entry(due_at);
+        assert!(!entry.is_due(due_at.checked_sub(Duration::from_secs(1)).unwrap()), "still believed");
+        assert!(entry.is_due(due_at));
+        assert!((0..100).all(|_| !entry.is_due(due_at + LOOK_AGAIN_AFTER / 2)), "the others do not wait for the answer");
+        assert!(entry.is_due(due_at + LOOK_AGAIN_AFTER));
+    }
+
+    #[tokio::test]
+    async fn who_finds_an_entry_outdated_does_not_drop_the_one_that_replaced_it() {
+        let entries = Catalogue::default().entries;
+        let key: Key = (OrganizationId::new(), "s".to_owned(), "n".to_owned());
+        let (outdated, fresh) = (entry(Instant::now()), entry(Instant::now()));
+        entries.insert(key.clone(), Arc::clone(&outdated)).await;
+        drop_outdated(&entries, &key, &outdated).await;
+        assert!(entries.get(&key).await.is_none());
+        entries.insert(key.clone(), Arc::clone(&fresh)).await;
+        drop_outdated(&entries, &key, &outdated).await;
+        assert!(Arc::ptr_eq(&entries.get(&key).await.unwrap(), &fresh));
+    }
 }

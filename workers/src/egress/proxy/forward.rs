@@ -9,15 +9,15 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use url::Url;
 
-use super::{Body, REFUSED_HEADER, Shared, plain, refusal};
+use super::{Body, REFUSED_HEADER, STATUS_HEADER, Shared, plain, refusal, unreachable};
 use crate::egress::refusal_in;
 
 /// How long a server may take to begin its answer: a little over the longest synchronous call.
 const ANSWER_LIMIT: Duration = Duration::from_secs(310);
 
 /// Fields that belong to one connection (RFC 9110 section 7.6.1), those of proxies, the two that
-/// the client writes itself, and the one by which only this proxy speaks.
-const OWN_FIELDS: [HeaderName; 12] = [
+/// the client writes itself, and the two by which only this proxy speaks.
+const OWN_FIELDS: [HeaderName; 13] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
     header::PROXY_AUTHENTICATE,
@@ -30,6 +30,7 @@ const OWN_FIELDS: [HeaderName; 12] = [
     header::HOST,
     header::CONTENT_LENGTH,
     HeaderName::from_static(REFUSED_HEADER),
+    HeaderName::from_static(STATUS_HEADER),
 ];
 
 pub(super) async fn send(shared: &Shared, request: Request<Incoming>) -> Response<Body> {
@@ -50,7 +51,9 @@ pub(super) async fn send(shared: &Shared, request: Request<Incoming>) -> Respons
         Ok(Ok(response)) => pass_on(response),
         Ok(Err(error)) => match refusal_in(&error) {
             Some(refused) => refusal(refused),
-            None => plain(StatusCode::BAD_GATEWAY, "The host cannot be reached."),
+            None if error.is_connect() => unreachable(),
+            // Sent, and then lost: the mark would promise that nothing was delivered.
+            None => plain(StatusCode::BAD_GATEWAY, "The connection to the host was lost."),
         },
         Err(_) => plain(StatusCode::GATEWAY_TIMEOUT, "The host does not answer."),
     }

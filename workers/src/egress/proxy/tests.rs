@@ -166,6 +166,8 @@ async fn every_hostile_address_is_refused_in_absolute_form() {
         let answer = client.get(url).send().await.unwrap();
         assert_eq!(answer.status(), StatusCode::FORBIDDEN, "{address}");
         assert_eq!(answer.headers()[REFUSED_HEADER], reason.reason(), "{address}");
+        let mark = format!("switchboard; error=destination_ip_prohibited; details=\"{}\"", reason.reason());
+        assert_eq!(answer.headers()[STATUS_HEADER], mark.as_str(), "{address}");
         assert!(!answer.text().await.unwrap().contains('\n'));
         asked += 1;
     }
@@ -192,6 +194,7 @@ async fn every_hostile_address_is_refused_to_connect() {
     }
     let (_, head) = proxy.connect("0x7f.1:8443").await;
     assert!(head.contains("x-switchboard-refused: address"), "{head}");
+    assert!(head.contains("proxy-status: switchboard; error=destination_ip_prohibited"), "{head}");
     assert_eq!(names.look_ups(), 0);
 }
 
@@ -304,8 +307,25 @@ async fn a_host_that_is_down_is_a_bad_gateway() {
     let answer = proxy.client().get(format!("http://{gone}/")).send().await.unwrap();
     assert_eq!(answer.status(), StatusCode::BAD_GATEWAY);
     assert!(!answer.headers().contains_key(REFUSED_HEADER));
+    assert_eq!(answer.headers()[STATUS_HEADER], "switchboard; error=destination_unavailable");
     let (_, head) = proxy.connect(&gone.to_string()).await;
     assert_eq!(status(&head), 502, "{head}");
+    assert!(head.contains("proxy-status: "), "{head}");
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_up_after_it_was_asked_is_not_called_unreached() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            head(&mut stream).await;
+        }
+    });
+    let proxy = Running::start(&[addr.to_string()]).await;
+    let answer = proxy.client().post(format!("http://{addr}/")).send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::BAD_GATEWAY);
+    assert!(!answer.headers().contains_key(STATUS_HEADER), "the call may have been delivered");
 }
 
 #[tokio::test]
@@ -341,7 +361,9 @@ async fn a_server_cannot_speak_in_the_proxys_name() {
         counted.fetch_add(1, Ordering::SeqCst);
         async {
             let mut response = text(StatusCode::FORBIDDEN, "no");
-            response.headers_mut().insert(REFUSED_HEADER, HeaderValue::from_static("address"));
+            for name in [REFUSED_HEADER, STATUS_HEADER] {
+                response.headers_mut().insert(name, HeaderValue::from_static("address"));
+            }
             response
         }
     })
@@ -349,7 +371,7 @@ async fn a_server_cannot_speak_in_the_proxys_name() {
     let proxy = Running::start(&[server.addr.to_string()]).await;
     let answer = proxy.client().get(server.url("/")).send().await.unwrap();
     assert_eq!((answer.status(), asked.load(Ordering::SeqCst)), (StatusCode::FORBIDDEN, 1));
-    assert!(!answer.headers().contains_key(REFUSED_HEADER));
+    assert!([REFUSED_HEADER, STATUS_HEADER].iter().all(|name| !answer.headers().contains_key(*name)));
 }
 
 #[tokio::test]

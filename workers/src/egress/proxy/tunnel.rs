@@ -9,7 +9,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{io::copy_bidirectional, net::TcpStream, sync::OwnedSemaphorePermit};
 use url::Url;
 
-use super::{Body, Refused, Shared, plain, refusal};
+use super::{Body, Refused, Shared, plain, refusal, unreachable};
 
 /// How long connecting may take, all addresses of a host together.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
@@ -26,7 +26,7 @@ pub(super) async fn open(shared: &Arc<Shared>, request: Request<Incoming>) -> Re
     let upstream = match connect(shared, &host, port).await {
         Ok(upstream) => upstream,
         Err(Failed::Refused(refused)) => return refusal(refused),
-        Err(Failed::Unreachable) => return plain(StatusCode::BAD_GATEWAY, "The host cannot be reached."),
+        Err(Failed::Unreachable) => return unreachable(),
     };
     let stop = shared.stop.clone();
     shared.tasks.spawn(async move {

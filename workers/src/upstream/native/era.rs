@@ -24,6 +24,7 @@ use rmcp::{
 };
 use serde_json::json;
 use shared::{Fault, command::configurations::Credential};
+use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use super::probe::{Probe, Seen};
@@ -136,7 +137,10 @@ async fn attempt(
     credential: &Credential,
     mode: ClientLifecycleMode,
 ) -> Result<Found, Failed> {
-    let (probe, seen) = Probe::new(egress.client().clone());
+    // However this ends but well, the server sees its connection closed.
+    let given_up = CancellationToken::new();
+    let (probe, seen) = Probe::new(egress.client().clone(), given_up.clone());
+    let given_up = given_up.drop_guard();
     let mut config = StreamableHttpClientTransportConfig::with_uri(endpoint.as_str())
         .reinit_on_expired_session(false)
         .max_json_response_size(MAX_HANDSHAKE_BYTES)
@@ -153,7 +157,10 @@ async fn attempt(
             .with_protocol_version(ProtocolVersion::V_2025_11_25);
     let served = tokio::time::timeout(ATTEMPT, identity.serve_with_lifecycle(transport, mode)).await;
     match served {
-        Ok(Ok(service)) => found(service, &seen).map_err(|fault| Failed { fault, is_final: true }),
+        Ok(Ok(service)) => {
+            given_up.disarm();
+            found(service, &seen).map_err(|fault| Failed { fault, is_final: true })
+        }
         Ok(Err(error)) => Err(failed(&error, &seen)),
         Err(_) => Err(Failed { fault: failure::late(), is_final: false }),
     }

@@ -17,6 +17,7 @@ use rmcp::{
     },
 };
 use shared::Fault;
+use tokio_util::sync::CancellationToken;
 
 use crate::upstream::failure;
 
@@ -28,6 +29,8 @@ type Headers = HashMap<HeaderName, HeaderValue>;
 pub(super) struct Probe {
     http: reqwest::Client,
     seen: Arc<Seen>,
+    // rmcp posts in a task of its own, which outlives whoever stops waiting for it.
+    given_up: CancellationToken,
 }
 
 /// What passed by.
@@ -91,10 +94,11 @@ fn classified(error: &StreamableHttpError<reqwest::Error>) -> (Fault, bool) {
 }
 
 impl Probe {
-    /// A probe and the place where its observations are kept.
-    pub(super) fn new(http: reqwest::Client) -> (Self, Arc<Seen>) {
+    /// A probe and the place where its observations are kept. Cancelling `given_up` closes the
+    /// request that waits for an answer.
+    pub(super) fn new(http: reqwest::Client, given_up: CancellationToken) -> (Self, Arc<Seen>) {
         let seen = Arc::<Seen>::default();
-        (Self { http, seen: Arc::clone(&seen) }, seen)
+        (Self { http, seen: Arc::clone(&seen), given_up }, seen)
     }
 }
 
@@ -122,10 +126,12 @@ impl StreamableHttpClient for Probe {
         custom_headers: Headers,
         limits: StreamableHttpResponseLimits,
     ) -> Outcome<StreamableHttpPostResponse> {
-        let answer = self
-            .http
-            .post_message_with_response_limits(uri, message, session_id, auth_header, custom_headers, limits)
-            .await;
+        let posting =
+            self.http.post_message_with_response_limits(uri, message, session_id, auth_header, custom_headers, limits);
+        let answer = tokio::select! {
+            answer = posting => answer,
+            () = self.given_up.cancelled() => return Err(StreamableHttpError::TransportChannelClosed),
+        };
         match &answer {
             Ok(answer) => self.seen.answered(answer),
             Err(error) => self.seen.failed(error),

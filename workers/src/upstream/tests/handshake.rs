@@ -172,13 +172,15 @@ async fn forgetting_and_letting_go_end_the_session_on_the_server() {
     let upstreams = native_to(&[&server.url]);
     let specification = specification(&server.url);
     drop(upstreams.client(&specification).await.unwrap());
-    upstreams.forget(specification.organization, shared::id::ConfigurationId::new()).await;
-    assert!(!server.asked().iter().any(|asked| asked.http == Method::DELETE), "another configuration's");
-    upstreams.forget(specification.organization, specification.configuration).await;
+    let newer = specification.generation + 1;
+    upstreams.forget(specification.organization, shared::id::ConfigurationId::new(), newer).await;
+    upstreams.forget(specification.organization, specification.configuration, specification.generation).await;
+    assert_eq!(upstreams.0.open.iter().count(), 1, "another configuration's, and the generation that counts");
+    upstreams.forget(specification.organization, specification.configuration, newer).await;
     let ends = |session: &'static str| {
         move |asked: &Asked| asked.http == Method::DELETE && asked.header("mcp-session-id") == session
     };
-    assert!(server.asked().iter().any(ends("session-1")), "forgetting waits until the server knows");
+    server.until(ends("session-1")).await;
     drop(upstreams.client(&specification).await.unwrap());
     upstreams.close_all().await;
     assert!(server.asked().iter().any(ends("session-2")));

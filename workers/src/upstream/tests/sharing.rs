@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
     time::Duration,
@@ -15,6 +15,7 @@ use shared::{
     command::configurations::{Transport, Via},
     id::OrganizationId,
 };
+use tokio::sync::mpsc;
 
 use super::{
     super::{IDLE, Upstreams},
@@ -79,6 +80,33 @@ async fn a_failure_to_connect_is_not_remembered() {
     assert_eq!(upstreams.client(&specification).await.unwrap_err().code, Code::UpstreamFailed);
     healthy.store(true, SeqCst);
     upstreams.client(&specification).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_client_of_an_older_generation_is_closed_after_its_running_call() {
+    let (answer, stream) = mpsc::channel(1);
+    let stream = Mutex::new(Some(stream));
+    let server = Server::handshake(move |asked| match asked.method() {
+        "tools/call" => Reply::Stream(stream.lock().unwrap().take().unwrap()),
+        _ => asked.result("{}"),
+    })
+    .await;
+    let upstreams = native_to(&[&server.url]);
+    let specification = specification(&server.url);
+    let client = upstreams.client(&specification).await.unwrap();
+    let calling = tokio::spawn(async move { call(&client, "t", "{}").await });
+    let asked = server.until(|asked| asked.method() == "tools/call").await;
+
+    upstreams.forget(specification.organization, specification.configuration, specification.generation + 1).await;
+    let _again = upstreams.client(&specification).await.unwrap();
+    assert_eq!(server.asked_for("initialize").len(), 2, "nobody finds the old client");
+    assert!(!server.asked().iter().any(|asked| asked.http == Method::DELETE), "its call still runs");
+
+    let result = format!("data: {{\"jsonrpc\":\"2.0\",\"id\":{},\"result\":{{}}}}\n\n", asked.body["id"]);
+    answer.send(result.into()).await.unwrap();
+    calling.await.unwrap().unwrap();
+    let ended = server.until(|asked| asked.http == Method::DELETE).await;
+    assert_eq!(ended.header("mcp-session-id"), "session-1");
 }
 
 #[tokio::test]

@@ -1,0 +1,41 @@
+//! What a role must not do is refused by the server that the role speaks to, NATS or PostgreSQL, and
+//! not by the goodwill of our own code: whoever takes a process over holds its password.
+
+mod acts;
+mod administration;
+mod database;
+mod eavesdropping;
+mod forging;
+mod functions;
+mod replies;
+mod wire;
+
+pub(crate) use self::{
+    acts::every_role_is_held_to_its_subjects,
+    administration::{
+        a_consumer_into_the_gateways_inbox_steals_no_work, a_consumer_into_a_command_subject_forges_no_command,
+        a_heartbeat_cannot_wipe_those_of_others, only_the_controller_administers_streams,
+    },
+    database::{
+        a_pool_cannot_become_another_role, a_pool_cannot_create_or_weaken_anything,
+        a_pool_cannot_reach_another_pools_tables, a_pool_cannot_turn_row_security_off,
+    },
+    eavesdropping::{
+        a_secret_on_its_way_is_heard_by_no_other_role, replies_to_the_gateway_are_heard_by_the_gateway_only,
+        work_is_heard_by_workers_only,
+    },
+    forging::{
+        a_direct_command_of_another_organization_is_refused, a_message_no_role_could_have_sent_harms_nobody,
+        a_queued_message_with_a_forged_reply_is_refused_and_acknowledged,
+        an_undecodable_or_unknown_command_is_answered_and_harms_nobody,
+        undecodable_or_unknown_queued_messages_are_answered_and_acknowledged,
+    },
+    functions::every_function_is_its_pools_alone,
+    replies::an_answer_carries_no_role_past_its_permissions,
+};
+
+/// Every role on the bus, by the name of its user. Written down here and not read from the code
+/// under test: a new role must be thought about.
+const ROLES: [&str; 6] = ["gateway", "session", "token", "tool", "audit", "controller"];
+/// Those of them that are pools.
+const POOLS: [&str; 5] = ["session", "token", "tool", "audit", "controller"];

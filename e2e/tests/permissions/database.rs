@@ -1,0 +1,174 @@
+//! A pool's PostgreSQL role by hand: other pools' tables, other roles, and everything that would
+//! weaken the walls. Each is refused by PostgreSQL, whatever our code would have done.
+
+use std::sync::Arc;
+
+use sqlx::{AssertSqlSafe, Executor, PgPool};
+
+use super::POOLS;
+use crate::world::{System, Tenant};
+
+/// PostgreSQL: insufficient privilege.
+const REFUSED: &str = "42501";
+
+/// Runs a statement as an organization in a transaction that is not kept; answers the rows it
+/// touched or the error's code.
+pub(super) async fn attempt(database: &PgPool, settings: &[(&str, &str)], sql: &str) -> Result<u64, String> {
+    let mut begin = String::from("BEGIN");
+    for (name, value) in settings {
+        begin.push_str(&format!("; SET LOCAL {name} = '{value}'"));
+    }
+    let mut transaction = database.begin_with(AssertSqlSafe(begin)).await.expect("a transaction");
+    let outcome = transaction.execute(sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))).await;
+    transaction.rollback().await.expect("nothing is kept");
+    match outcome {
+        Ok(done) => Ok(done.rows_affected()),
+        Err(sqlx::Error::Database(error)) => Err(error.code().map(|code| code.into_owned()).unwrap_or_default()),
+        Err(other) => panic!("{sql}: {other}"),
+    }
+}
+
+/// Every statement is refused to a pool that acts for an organization of its own.
+async fn all_refused(system: &System, tenant: &Tenant, pool: &str, statements: &[String]) {
+    let database = system.database(pool).await;
+    let organization = tenant.id.to_string();
+    let settings = [("app.org_id", organization.as_str()), ("app.role", "admin"), ("app.platform_role", "operator")];
+    assert_eq!(attempt(&database, &settings, "SELECT 1").await, Ok(1), "{pool} is let in");
+    for sql in statements {
+        let outcome = attempt(&database, &settings, sql).await;
+        assert_eq!(outcome, Err(REFUSED.to_owned()), "{pool}: {sql}");
+    }
+    database.close().await;
+}
+
+fn owned(statements: &[&str]) -> Vec<String> {
+    statements.iter().map(|sql| (*sql).to_owned()).collect()
+}
+
+pub(crate) async fn a_pool_cannot_reach_another_pools_tables(system: Arc<System>) {
+    let tenant = system.organization().await;
+    let forbidden: [(&str, &[&str]); 5] = [
+        ("session", &["tenant_keys", "mcp_configurations", "mcp_tools", "audit_logs"]),
+        ("token", &["organizations", "users", "mcp_tools", "audit_logs"]),
+        ("tool", &["users", "audit_logs"]),
+        ("audit", &["organizations", "users", "tenant_keys", "mcp_configurations", "mcp_tools", "audit_outbox"]),
+        ("controller", &["organizations", "users", "tenant_keys", "mcp_configurations", "mcp_tools", "audit_outbox", "audit_logs"]),
+    ];
+    for (pool, tables) in forbidden {
+        let mut statements = Vec::new();
+        for table in tables {
+            statements.push(format!("SELECT FROM {table}"));
+            statements.push(format!("SELECT count(*) FROM {table}"));
+            statements.push(format!("INSERT INTO {table} DEFAULT VALUES"));
+            statements.push(format!("DELETE FROM {table}"));
+            statements.push(format!("COPY {table} TO STDOUT"));
+            statements.push(format!("LOCK TABLE {table} IN ACCESS SHARE MODE"));
+        }
+        all_refused(&system, &tenant, pool, &statements).await;
+    }
+    // What is shared is shared for reading, or for writing only.
+    let tool = [
+        "UPDATE mcp_configurations SET endpoint = 'http://elsewhere.example'", "DELETE FROM mcp_configurations",
+        "UPDATE tenant_keys SET state = 'retired'", "UPDATE organizations SET concurrency_limit = 256",
+        "INSERT INTO users (organization_id, subject, role) VALUES (app.org_id(), 'x', 'admin')", "SELECT FROM audit_outbox",
+        "DELETE FROM audit_outbox", "UPDATE audit_outbox SET event = ''",
+    ];
+    all_refused(&system, &tenant, "tool", &owned(&tool)).await;
+    let session = ["SELECT FROM audit_outbox", "DELETE FROM users", "UPDATE users SET subject = 'x'",
+        "UPDATE organizations SET id = gen_random_uuid()", "UPDATE organizations SET slug = 'x'", "DELETE FROM organizations"];
+    all_refused(&system, &tenant, "session", &owned(&session)).await;
+    let token = ["DELETE FROM tenant_keys", "UPDATE mcp_configurations SET scope = 'user'",
+        "UPDATE mcp_configurations SET organization_id = gen_random_uuid()", "SELECT FROM audit_outbox"];
+    all_refused(&system, &tenant, "token", &owned(&token)).await;
+    let audit = ["INSERT INTO audit_logs (organization_id) VALUES (app.org_id())", "UPDATE audit_logs SET actor = 'x'",
+        "DELETE FROM audit_logs", "TRUNCATE audit_logs", "SELECT FROM audit_logs_default"];
+    all_refused(&system, &tenant, "audit", &owned(&audit)).await;
+}
+
+pub(crate) async fn a_pool_cannot_become_another_role(system: Arc<System>) {
+    let tenant = system.organization().await;
+    let superuser = system.database("superuser").await;
+    let roles: Vec<String> =
+        sqlx::query_scalar("SELECT rolname::text FROM pg_roles").fetch_all(&superuser).await.expect("the roles");
+    assert!(roles.len() > 20 && roles.iter().any(|role| role == "switchboard_owner"), "{roles:?}");
+    superuser.close().await;
+    for pool in POOLS {
+        let own = format!("switchboard_{pool}");
+        let mut statements = Vec::new();
+        for role in roles.iter().filter(|role| **role != own) {
+            statements.push(format!("SET ROLE \"{role}\""));
+            statements.push(format!("SET SESSION AUTHORIZATION \"{role}\""));
+            // It can have no members, whoever asks.
+            if role != "pg_database_owner" {
+                statements.push(format!("GRANT \"{role}\" TO {own}"));
+            }
+        }
+        for attribute in ["BYPASSRLS", "SUPERUSER", "CREATEROLE", "CREATEDB", "REPLICATION"] {
+            statements.push(format!("ALTER ROLE {own} {attribute}"));
+        }
+        statements.push("CREATE ROLE accomplice LOGIN SUPERUSER".to_owned());
+        statements.push("ALTER ROLE switchboard_owner LOGIN PASSWORD 'x'".to_owned());
+        statements.push("SELECT rolpassword FROM pg_authid".to_owned());
+        all_refused(&system, &tenant, pool, &statements).await;
+    }
+}
+
+pub(crate) async fn a_pool_cannot_create_or_weaken_anything(system: Arc<System>) {
+    let tenant = system.organization().await;
+    let statements = owned(&[
+        "CREATE TABLE public.mine (a int)",
+        "CREATE TABLE app.mine (a int)",
+        "CREATE VIEW public.mine AS SELECT 1",
+        "CREATE SCHEMA mine",
+        "CREATE FOREIGN DATA WRAPPER mine",
+        "CREATE PUBLICATION mine FOR ALL TABLES",
+        "CREATE FUNCTION public.mine() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "CREATE FUNCTION app.org_id() RETURNS uuid LANGUAGE sql AS 'SELECT NULL::uuid'",
+        "CREATE OR REPLACE FUNCTION app.org_id() RETURNS uuid LANGUAGE sql STABLE AS 'SELECT NULL::uuid'",
+        "DROP FUNCTION app.append_audit",
+        "ALTER FUNCTION app.org_id() OWNER TO CURRENT_USER",
+        "GRANT EXECUTE ON FUNCTION app.create_audit_partition(text, text) TO CURRENT_USER",
+        "ALTER TABLE public.users DISABLE ROW LEVEL SECURITY",
+        "ALTER TABLE public.users NO FORCE ROW LEVEL SECURITY",
+        "ALTER TABLE public.users OWNER TO CURRENT_USER",
+        "ALTER TABLE public.audit_logs DISABLE TRIGGER ALL",
+        "ALTER TABLE public.audit_logs DISABLE TRIGGER refuse_change",
+        "ALTER TABLE public.audit_logs DETACH PARTITION public.audit_logs_default",
+        "DROP TRIGGER refuse_change ON public.audit_logs",
+        "DROP TABLE public.audit_logs",
+        "CREATE POLICY mine ON public.users USING (true)",
+        "ALTER POLICY tenant ON public.users USING (true)",
+        "DROP POLICY tenant ON public.users",
+        "CREATE TRIGGER mine BEFORE INSERT ON public.users EXECUTE FUNCTION app.raise_generation()",
+        "CREATE RULE mine AS ON INSERT TO public.users DO INSTEAD NOTHING",
+        "CREATE INDEX mine ON public.users (email)",
+        "SET session_replication_role = 'replica'",
+        "SET log_statement = 'none'",
+        "ALTER ROLE ALL SET app.org_id = 'x'",
+        "COPY (SELECT 1) TO PROGRAM 'true'",
+        "COPY (SELECT 1) TO '/tmp/mine'",
+        "SELECT pg_read_file('PG_VERSION')",
+        "SELECT pg_ls_dir('.')",
+        "SELECT lo_import('PG_VERSION')",
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename <> CURRENT_USER AND usename LIKE 'switchboard%'",
+    ]);
+    for pool in POOLS {
+        all_refused(&system, &tenant, pool, &statements).await;
+    }
+}
+
+pub(crate) async fn a_pool_cannot_turn_row_security_off(system: Arc<System>) {
+    let (mine, other) = (system.organization().await, system.organization().await);
+    let tables = [("session", "users"), ("token", "mcp_configurations"), ("tool", "mcp_configurations"), ("audit", "audit_logs")];
+    for (pool, table) in tables {
+        let database = system.database(pool).await;
+        let organization = mine.id.to_string();
+        let settings = [("app.org_id", organization.as_str())];
+        // Off means: fail rather than filter. It never means: show everything.
+        let off = attempt(&database, &settings, &format!("SET LOCAL row_security = off; SELECT FROM {table}")).await;
+        assert_eq!(off, Err(REFUSED.to_owned()), "{pool}: {table}");
+        let others = format!("SELECT FROM {table} WHERE organization_id = '{}'", other.id);
+        assert_eq!(attempt(&database, &settings, &others).await, Ok(0), "{pool}: {table}");
+        database.close().await;
+    }
+}

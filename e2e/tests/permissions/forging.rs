@@ -1,0 +1,272 @@
+//! What the gateway's credentials can send, and no gateway of ours would: envelopes that contradict
+//! themselves, payloads that are none, replies that would be commands. The worker refuses each, says
+//! so, and goes on serving. The gateway's user is used by hand, as whoever took it over would.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use serde_json::{Value, json};
+use shared::{
+    Code, Deadline, Fault,
+    bus::{
+        frame::Frame,
+        subject,
+    },
+    command::{Page, Pool, configurations::{Configuration, List}},
+    id::{CallId, OrganizationId},
+};
+use tokio::sync::Mutex;
+
+use super::wire::Wire;
+use crate::world::{PATIENCE, System};
+
+/// Refusals are counted per process: these tests take turns, so that each counts its own.
+static TURN: Mutex<()> = Mutex::const_new(());
+
+/// An envelope's headers, each of which a test may replace or leave out.
+struct Envelope(HashMap<&'static str, String>);
+
+impl Envelope {
+    fn of(organization: OrganizationId) -> Self {
+        Self(HashMap::from([
+            ("Org", organization.to_string()),
+            ("Actor", "forger".to_owned()),
+            ("Role", "admin".to_owned()),
+            ("Request-Id", format!("forged-{organization}")),
+            ("Deadline", Deadline::after(Duration::from_secs(20)).unix_ms().to_string()),
+            ("Call", CallId::new().to_string()),
+        ]))
+    }
+
+    fn queued(organization: OrganizationId, command: &str, reply: &str) -> Self {
+        Self::of(organization).with("Command", command).with("Reply-To", reply)
+    }
+
+    fn with(mut self, name: &'static str, value: impl ToString) -> Self {
+        self.0.insert(name, value.to_string());
+        self
+    }
+
+    fn without(mut self, name: &str) -> Self {
+        self.0.remove(name);
+        self
+    }
+
+    async fn send(&self, wire: &mut Wire, subject: &str, reply: Option<&str>, payload: &[u8]) {
+        let headers: Vec<(&str, &str)> = self.0.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        assert_eq!(wire.publish_with(subject, reply, &headers, payload).await, None, "the gateway may send this: {subject}");
+    }
+}
+
+/// How often a pool's workers refused a message for a reason so far.
+async fn refusals(system: &System, pool: &str, reason: &str) -> u64 {
+    let mut sum = 0;
+    for entry in std::fs::read_dir(&system.log_dir).expect("the logs") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        if !name.starts_with(&format!("{pool}-")) {
+            continue;
+        }
+        let log = std::fs::read_to_string(&path).expect("a log");
+        let started = log.lines().rev().find(|line| line.contains("worker started")).expect("a worker started");
+        let started: Value = serde_json::from_str(started).expect("a JSON line");
+        let address = started["ops"].as_str().expect("where its metrics are");
+        let metrics = system.http.get(format!("http://{address}/metrics")).send().await.expect("metrics");
+        let metrics = metrics.text().await.expect("metrics");
+        let line = format!("switchboard_messages_refused_total{{reason=\"{reason}\"}} ");
+        let count = metrics.lines().find_map(|found| found.strip_prefix(&line)).map_or(0, |count| count.parse().expect("a count"));
+        sum += count;
+    }
+    sum
+}
+
+async fn eventually_refused(system: &System, pool: &str, reason: &str, wanted: u64) {
+    let counted = async {
+        while refusals(system, pool, reason).await < wanted {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, counted)
+        .await
+        .unwrap_or_else(|_| panic!("the {pool} pool did not count refusal {wanted} for {reason}"));
+    assert_eq!(refusals(system, pool, reason).await, wanted, "{pool}, {reason}: counted once");
+}
+
+fn list() -> Vec<u8> {
+    rmp_serde::to_vec_named(&List { cursor: None, limit: 50 }).expect("a command")
+}
+
+/// The same message, in order: the worker lists the organization's configurations.
+async fn is_served(wire: &mut Wire, organization: OrganizationId) {
+    let reply = wire.inbox.clone();
+    Envelope::of(organization).send(wire, &subject::direct::<List>(organization), Some(&reply), &list()).await;
+    let frame = Frame::<Page<Configuration>>::decode(&wire.next("the list").await.payload).expect("a frame");
+    let Frame::Done(Ok(page)) = frame else { panic!("not a list: {frame:?}") };
+    assert_eq!(page.items.iter().map(|item| item.name.as_str()).collect::<Vec<_>>(), ["demo"]);
+    wire.next("the confirmation of its audit event").await;
+}
+
+fn refused(payload: &[u8]) -> Fault {
+    match Frame::<Value>::decode(payload) {
+        Ok(Frame::Done(Err(fault))) => fault,
+        other => panic!("not a refusal: {other:?}"),
+    }
+}
+
+/// Waits until nothing of the organization lies in its lane any more.
+async fn is_acknowledged(system: &System, lane: &str, partition: u16) {
+    let mut controller = Wire::connect(system, "controller").await;
+    let empty = async {
+        let stream = format!("$JS.API.STREAM.INFO.CALLS_{partition}");
+        loop {
+            let info = controller.request(&stream, &json!({ "subjects_filter": lane })).await;
+            assert!(info["state"].is_object(), "{info}");
+            if info["state"]["subjects"].get(lane).is_none() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, empty).await.expect("refused messages are acknowledged");
+}
+
+pub(crate) async fn a_direct_command_of_another_organization_is_refused(system: Arc<System>) {
+    let (mine, victim) = (system.organization().await, system.organization().await);
+    let (mine, victim) = (OrganizationId(mine.id), OrganizationId(victim.id));
+    let _turn = TURN.lock().await;
+    let mut honest = Wire::connect(&system, "gateway").await;
+    is_served(&mut honest, victim).await;
+
+    let mut forger = Wire::connect(&system, "gateway").await;
+    let inbox = forger.inbox.clone();
+    let to_victim = subject::direct::<List>(victim);
+    let forged = [
+        ("organization", Envelope::of(mine), Some(inbox.as_str())),
+        ("organization", Envelope::of(victim).with("Org", victim.to_string().to_uppercase()), Some(&inbox)),
+        ("organization", Envelope::of(victim).with("Org", ""), Some(&inbox)),
+        ("header", Envelope::of(victim).without("Org"), Some(&inbox)),
+        ("header", Envelope::of(victim).without("Actor"), Some(&inbox)),
+        ("header", Envelope::of(victim).with("Actor", "two words"), Some(&inbox)),
+        ("header", Envelope::of(victim).with("Role", "operator"), Some(&inbox)),
+        ("header", Envelope::of(victim).with("Deadline", "never"), Some(&inbox)),
+        ("header", Envelope::of(victim).with("Call", "x"), Some(&inbox)),
+        ("reply", Envelope::of(victim), None),
+        ("reply", Envelope::of(victim), Some("audit.forged")),
+        ("reply", Envelope::of(victim), Some("cmd.token.configurations.list.x")),
+    ];
+    for (reason, envelope, reply) in forged {
+        let before = refusals(&system, "token", reason).await;
+        envelope.send(&mut forger, &to_victim, reply, &list()).await;
+        eventually_refused(&system, "token", reason, before + 1).await;
+    }
+    for strange in ["cmd.token.configurations.list.not-a-uuid", "cmd.token.configurations.list", "cmd.token.a.b.c.d"] {
+        let before = refusals(&system, "token", "subject").await;
+        Envelope::of(victim).send(&mut forger, strange, Some(&inbox), &list()).await;
+        eventually_refused(&system, "token", "subject", before + 1).await;
+    }
+    assert!(forger.heard().await.is_empty(), "nobody answers a forger");
+    is_served(&mut honest, victim).await;
+}
+
+pub(crate) async fn an_undecodable_or_unknown_command_is_answered_and_harms_nobody(system: Arc<System>) {
+    let tenant = system.organization().await;
+    let organization = OrganizationId(tenant.id);
+    let _turn = TURN.lock().await;
+    let mut wire = Wire::connect(&system, "gateway").await;
+    let inbox = wire.inbox.clone();
+    let payloads: [&[u8]; 5] = [b"", b"{}", b"\xc1\xff\xff", b"\x92\x01\x02", &[0x91; 4_096]];
+    for payload in payloads {
+        let to = subject::direct::<List>(organization);
+        Envelope::of(organization).send(&mut wire, &to, Some(&inbox), payload).await;
+        assert_eq!(refused(&wire.next("a refusal").await.payload).code, Code::Invalid, "{payload:?}");
+        wire.next("the confirmation of its audit event").await;
+    }
+    // One that exists nowhere, and one of another pool.
+    for name in ["configurations.explode", "users.me", "organizations.create"] {
+        let before = refusals(&system, "token", "unknown_command").await;
+        let to = format!("cmd.token.{name}.{organization}");
+        Envelope::of(organization).send(&mut wire, &to, Some(&inbox), &list()).await;
+        assert_eq!(refused(&wire.next("a refusal").await.payload).code, Code::Invalid, "{name}");
+        wire.next("the confirmation of its audit event").await;
+        assert_eq!(refusals(&system, "token", "unknown_command").await, before + 1);
+    }
+    is_served(&mut wire, organization).await;
+}
+
+pub(crate) async fn a_queued_message_with_a_forged_reply_is_refused_and_acknowledged(system: Arc<System>) {
+    let (tenant, other) = (system.organization().await, system.organization().await);
+    let organization = OrganizationId(tenant.id);
+    // Opens the lane.
+    assert_eq!(tenant.call("demo", "echo", json!({ "text": "before" })).await.status, 200);
+    let _turn = TURN.lock().await;
+    let mut forger = Wire::connect(&system, "gateway").await;
+    let inbox = forger.inbox.clone();
+    let lane = subject::queued(Pool::Tool, organization);
+    let envelope = |reply: &str| Envelope::queued(organization, "tools.call", reply);
+    let forged = [
+        ("reply", envelope("audit.forged")),
+        ("reply", envelope(&subject::direct::<List>(OrganizationId(other.id)))),
+        ("reply", envelope("$JS.API.STREAM.DELETE.AUDIT")),
+        ("reply", envelope(&inbox).without("Reply-To")),
+        ("header", envelope(&inbox).without("Command")),
+        ("organization", envelope(&inbox).with("Org", other.id)),
+    ];
+    for (reason, envelope) in forged {
+        let before = refusals(&system, "tool", reason).await;
+        envelope.send(&mut forger, &lane, None, &list()).await;
+        eventually_refused(&system, "tool", reason, before + 1).await;
+    }
+    is_acknowledged(&system, &lane, organization.partition()).await;
+    assert!(forger.heard().await.is_empty(), "nobody answers a forger");
+    assert_eq!(tenant.call("demo", "echo", json!({ "text": "after" })).await.status, 200);
+}
+
+pub(crate) async fn undecodable_or_unknown_queued_messages_are_answered_and_acknowledged(system: Arc<System>) {
+    let tenant = system.organization().await;
+    let organization = OrganizationId(tenant.id);
+    assert_eq!(tenant.call("demo", "echo", json!({ "text": "before" })).await.status, 200);
+    let _turn = TURN.lock().await;
+    let mut wire = Wire::connect(&system, "gateway").await;
+    let inbox = wire.inbox.clone();
+    let lane = subject::queued(Pool::Tool, organization);
+    for (command, payload) in [("tools.call", b"\xc1".as_slice()), ("tools.call", b""), ("tools.explode", b"\x80"), ("configurations.list", b"\x80")] {
+        Envelope::queued(organization, command, &inbox).send(&mut wire, &lane, None, payload).await;
+        assert_eq!(refused(&wire.next("a refusal").await.payload).code, Code::Invalid, "{command}");
+        wire.next("the confirmation of its audit event").await;
+    }
+    is_acknowledged(&system, &lane, organization.partition()).await;
+    assert_eq!(tenant.call("demo", "echo", json!({ "text": "after" })).await.status, 200);
+}
+
+/// Should somebody get a consumer past the permissions: what a stream delivers to a command's subject
+/// still carries the stream's own address, and is refused.
+pub(crate) async fn a_message_no_role_could_have_sent_harms_nobody(system: Arc<System>) {
+    let (mine, victim) = (system.organization().await, system.organization().await);
+    let (mine, victim) = (OrganizationId(mine.id), OrganizationId(victim.id));
+    let _turn = TURN.lock().await;
+    let mut controller = Wire::connect(&system, "controller").await;
+    let mut forger = Wire::connect(&system, "gateway").await;
+    let inbox = forger.inbox.clone();
+    let stream = format!("CALLS_{}", mine.partition());
+    let name = format!("deputy_{}", mine.0.simple());
+    let filter = subject::queued(Pool::Audit, mine);
+    let config = json!({
+        "durable_name": name, "name": name, "deliver_subject": subject::direct::<List>(victim), "deliver_group": "token", "deliver_policy": "all",
+        "ack_policy": "explicit", "filter_subject": filter, "mem_storage": true,
+    });
+    let made = controller
+        .request(
+            &format!("$JS.API.CONSUMER.CREATE.{stream}.{name}.{filter}"),
+            &json!({ "stream_name": stream, "config": config, "action": "create" }),
+        )
+        .await;
+    assert!(made["error"].is_null(), "{made}");
+    let before = refusals(&system, "token", "reply").await;
+    Envelope::queued(mine, "configurations.list", &inbox).send(&mut forger, &filter, None, &list()).await;
+    eventually_refused(&system, "token", "reply", before + 1).await;
+    assert!(forger.heard().await.is_empty(), "nobody answers a forger");
+    let gone = controller.request(&format!("$JS.API.CONSUMER.DELETE.{stream}.{name}"), &Value::Null).await;
+    assert_eq!(gone["success"], true, "{gone}");
+    let purged = controller.request(&format!("$JS.API.STREAM.PURGE.{stream}"), &json!({ "filter": filter })).await;
+    assert_eq!(purged["purged"], 1, "{purged}");
+    is_served(&mut Wire::connect(&system, "gateway").await, victim).await;
+}

@@ -1,0 +1,157 @@
+//! Workers that die, freeze or have enough: their calls are repeated where that is harmless, told as
+//! unknown where it is not, and never lost.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use super::{
+    accidents::{ran_at_most_once_before_its_answer, resident_bytes},
+    full,
+    limits::{Lanes, peak},
+    load::{Ask, Ended, Site, all_done, at_once, by_code},
+    recorder::Kind,
+};
+use crate::world::System;
+
+/// How long the queue waits for a silent worker.
+const ACK_WAIT: Duration = shared::bus::lanes::ACK_WAIT;
+/// Far from the noise of a busy machine.
+const MARGIN: Duration = Duration::from_secs(4);
+
+const fn ask(kind: Kind, ms: u64) -> Ask {
+    Ask { kind, ms, timeout_ms: 45_000 }
+}
+
+pub(crate) async fn a_killed_workers_calls_are_repeated_or_told_as_unknown(system: Arc<System>) {
+    let each = if full() { 16 } else { 8 };
+    let sites = Site::open_all(&system, [each; 3]).await;
+    let count = usize::from(each);
+    let calls: Vec<_> = [Kind::Once, Kind::Read, Kind::Repeat]
+        .into_iter()
+        .zip(&sites)
+        .map(|(kind, site)| {
+            system.recorder.forget(&site.key);
+            (kind, site, at_once(std::slice::from_ref(site), count, ask(kind, 3_000)))
+        })
+        .collect();
+    for site in &sites {
+        system.recorder.until_running(&site.key, count).await;
+    }
+    let killed_at = Instant::now();
+    system.stack().await.kill("tool-1").await.expect("it ran");
+    let (mut cut_in_all, mut freed_after) = (0, Vec::new());
+    for (kind, site, calls) in calls {
+        let ended = calls.join_all().await;
+        let runs = system.recorder.runs(&site.key);
+        for call in &ended {
+            let was_cut = runs.iter().any(|run| run.id == call.id && !run.finished);
+            let (code, times) = match (was_cut, kind) {
+                (false, _) => ("done", 1),
+                (true, Kind::Once) => ("outcome_unknown", 1),
+                (true, _) => ("done", 2),
+            };
+            assert_eq!((call.code.as_str(), system.recorder.runs_of(&site.key, &call.id)), (code, times), "{kind:?} {call:?}");
+            if code == "outcome_unknown" {
+                freed_after.push((call.sent + call.took).saturating_duration_since(killed_at));
+            }
+            cut_in_all += usize::from(was_cut);
+        }
+        assert!(peak(&runs) <= count, "{} at once, limit {count}", peak(&runs));
+    }
+    assert!(cut_in_all > 0, "the killed worker ran nothing: this shows nothing");
+    let slowest = freed_after.iter().max().copied().unwrap_or_default();
+    assert!(slowest < ACK_WAIT + MARGIN, "told only {slowest:?} after the kill");
+    // Every slot is free again: as many as ever run at once on the one worker left.
+    let mut again = at_once(&sites[..1], count, ask(Kind::Once, 500));
+    system.recorder.until_running(&sites[0].key, count).await;
+    all_done(&std::mem::take(&mut again).join_all().await);
+    eprintln!("crash: {cut_in_all} of {} calls cut, the last slot free {slowest:.1?} after the kill", 3 * count);
+}
+
+pub(crate) async fn a_frozen_worker_does_nothing_for_slots_given_away(system: Arc<System>) {
+    let site = Site::open(&system, 4).await;
+    let reading = Site::open(&system, 4).await;
+    for site in [&site, &reading] {
+        system.recorder.forget(&site.key);
+    }
+    let once = at_once(std::slice::from_ref(&site), 4, ask(Kind::Once, 3_000));
+    let read = at_once(std::slice::from_ref(&reading), 4, ask(Kind::Read, 3_000));
+    system.recorder.until_running(&site.key, 4).await;
+    system.recorder.until_running(&reading.key, 4).await;
+    let stack = system.stack().await;
+    stack.freeze("tool-1").expect("it runs");
+    let frozen_at = Instant::now();
+    // Some of these reach the frozen worker's socket and no further.
+    let behind = at_once(std::slice::from_ref(&site), 12, ask(Kind::Once, 200));
+    tokio::time::sleep_until((frozen_at + ACK_WAIT + Duration::from_secs(3)).into()).await;
+    stack.thaw("tool-1").expect("it runs");
+    let thawed_at = Instant::now();
+    let ended: Vec<Ended> = [once.join_all().await, behind.join_all().await].concat();
+    for call in &ended {
+        assert!(["done", "outcome_unknown"].contains(&call.code.as_str()), "{call:?}");
+    }
+    let read = read.join_all().await;
+    // Whatever sat in the worker's memory or socket has had its chance once new calls went through both workers.
+    all_done(&at_once(std::slice::from_ref(&site), 40, ask(Kind::Once, 20)).join_all().await);
+    for call in &ended {
+        ran_at_most_once_before_its_answer(&system, &site, call);
+    }
+    for site in [&site, &reading] {
+        let runs = system.recorder.runs(&site.key);
+        assert!(peak(&runs) <= 4, "{} at once, limit 4", peak(&runs));
+    }
+    for call in &read {
+        let runs: Vec<_> = system.recorder.runs(&reading.key).into_iter().filter(|run| run.id == call.id).collect();
+        assert!(runs.iter().all(|run| run.began <= call.sent + call.took), "ran after its answer: {call:?} {runs:?}");
+    }
+    let log = std::fs::read_to_string(system.log_dir.join("tool-1.log")).expect("a log");
+    let aborted = log.lines().filter(|line| line.contains("the slot was lost")).count();
+    eprintln!(
+        "frozen: {:?} and {:?} of reading calls, thawed after {:.1?}, {aborted} calls given up by the thawed worker",
+        by_code(&ended), by_code(&read), thawed_at - frozen_at,
+    );
+    assert!(aborted > 0, "the frozen worker held nothing: this shows nothing");
+}
+
+/// What the worker of the test of a full worker takes on.
+const CAPACITY: u16 = 8;
+
+/// One tool worker that takes on little, and room for a flood.
+pub(crate) fn narrow(options: &mut stack::Options) {
+    let variables = [("WORKER_CAPACITY", CAPACITY.to_string()), ("QUEUE_CALLS_PER_ORGANIZATION", "6000".to_owned())];
+    options.worker_env.extend(variables.map(|(name, value)| (name.to_owned(), value)));
+}
+
+/// Runs on a system of one tool worker that takes on [`CAPACITY`] calls.
+pub(crate) async fn a_full_worker_leaves_the_rest_in_the_queue_for_others(system: Arc<System>) {
+    let waiting = if full() { 5_000 } else { 200 };
+    let sites = Site::open_all(&system, [CAPACITY, 16, 16]).await;
+    let [filling, beside, flooding] = [&sites[0], &sites[1], &sites[2]];
+    let capacity = usize::from(CAPACITY);
+    system.recorder.forget(&filling.key);
+    let long = at_once(std::slice::from_ref(filling), capacity, ask(Kind::Once, 12_000));
+    system.recorder.until_running(&filling.key, capacity).await;
+    let lanes = Lanes::open(&system).await;
+    lanes.until(filling, "the full worker's leave", |lane| lane["push_bound"] != true).await;
+    let before = resident_bytes(&system, "tool-1").await;
+    let later = at_once(std::slice::from_ref(beside), capacity, ask(Kind::Once, 0));
+    let flood = at_once(std::slice::from_ref(flooding), waiting, ask(Kind::Once, 1));
+    for (site, count) in [(flooding, waiting), (beside, capacity)] {
+        let waits = |lane: &Value| lane["num_pending"] == count && lane["num_ack_pending"] == 0;
+        lanes.until(site, "calls that wait and are given to nobody", waits).await;
+    }
+    let after = resident_bytes(&system, "tool-1").await;
+    assert_eq!(system.recorder.running(&filling.key), capacity, "the first worker was free again: this shows nothing");
+    system.stack().await.add_worker(stack::Pool::Tool).await.expect("another worker");
+    all_done(&later.join_all().await);
+    assert_eq!(system.recorder.running(&filling.key), capacity, "the first worker was free again: this shows nothing");
+    all_done(&flood.join_all().await);
+    all_done(&long.join_all().await);
+    let grown = after.saturating_sub(before);
+    eprintln!("full worker: {} MiB before, {} KiB more with {waiting} calls waiting", before >> 20, grown >> 10);
+    assert!(grown < 16 << 20, "{grown} bytes for {waiting} waiting calls");
+}

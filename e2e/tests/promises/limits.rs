@@ -1,0 +1,222 @@
+//! The concurrency limit of an organization, as the upstream sees it: constant, changing, paused.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+
+use super::{
+    full,
+    load::{Ask, Ended, Site, all_done, at_once, closed_loop, median},
+    recorder::Run,
+};
+use crate::world::{PATIENCE, System};
+
+/// How soon a lane shall obey. The promise is a second; this is far from the noise of a busy machine.
+const SOON: Duration = Duration::from_secs(3);
+/// Deliveries on their way when a limit was lowered have arrived after this. The promise is 50 ms.
+const IN_FLIGHT: Duration = Duration::from_millis(100);
+
+/// Calls of 1 to 50 ms, as different as they can be without chance.
+fn short(number: u64) -> Ask {
+    Ask::of_ms(1 + number.wrapping_mul(0x9E37_79B9_7F4A_7C15) % 50)
+}
+
+/// The most runs at once, by the upstream's own record.
+pub(super) fn peak(runs: &[Run]) -> usize {
+    let mut edges: Vec<(Instant, i32)> = runs.iter().map(|run| (run.began, 1)).collect();
+    edges.extend(runs.iter().filter_map(|run| Some((run.ended?, -1))));
+    // An end before a beginning of the same instant.
+    edges.sort_unstable();
+    let (mut now, mut most) = (0, 0);
+    for (_, step) in edges {
+        now += step;
+        most = most.max(now);
+    }
+    usize::try_from(most).unwrap_or_default()
+}
+
+pub(crate) async fn no_organization_ever_runs_more_calls_at_once_than_its_limit(system: Arc<System>) {
+    let (tenants, callers, seconds) = if full() { (50, 800, 20) } else { (8, 64, 3) };
+    let limits: Vec<u16> = (0..tenants).map(|number| 1 + number * 15 / (tenants - 1)).collect();
+    let sites = Site::open_all(&system, limits.iter().copied()).await;
+    for site in &sites {
+        system.recorder.forget(&site.key);
+    }
+    let ended = closed_loop(&sites, callers, Instant::now() + Duration::from_secs(seconds), short).await;
+    all_done(&ended);
+    let each = callers / usize::from(tenants);
+    let mut runs_in_all = 0;
+    for (site, limit) in sites.iter().zip(&limits) {
+        let runs = system.recorder.runs(&site.key);
+        assert!(peak(&runs) <= usize::from(*limit), "{} at once, limit {limit}", peak(&runs));
+        // Less would mean that slots are not all used, and that this test shows nothing.
+        if usize::from(*limit) < each {
+            assert_eq!(peak(&runs), usize::from(*limit));
+        }
+        runs_in_all += runs.len();
+    }
+    assert_eq!(runs_in_all, ended.len(), "every call ran once");
+    eprintln!(
+        "limit: {runs_in_all} calls of {tenants} organizations by {callers} callers in {seconds} s, none above its limit"
+    );
+}
+
+/// What the lane's consumer obeyed and since when, as far as can be known from outside.
+#[derive(Clone, Copy, Debug)]
+struct Obeyed {
+    limit: u16,
+    /// Before this it was not asked for.
+    asked_at: Instant,
+    /// By then it was in force.
+    seen_at: Instant,
+}
+
+/// Starts above the highest limit that may have been in force in the `allowance` before them.
+fn excess(runs: &[Run], obeyed: &[Obeyed], allowance: Duration) -> usize {
+    let in_force = |at: Instant| {
+        let until = |next: Option<&Obeyed>| next.is_none_or(|next| at <= next.seen_at + allowance);
+        let may_hold = |(index, one): &(usize, &Obeyed)| one.asked_at <= at && until(obeyed.get(index + 1));
+        obeyed.iter().enumerate().filter(may_hold).map(|(_, one)| usize::from(one.limit)).max().unwrap_or(usize::MAX)
+    };
+    let at_once =
+        |at: Instant| runs.iter().filter(|run| run.began <= at && run.ended.is_none_or(|end| end > at)).count();
+    runs.iter().filter(|run| at_once(run.began) > in_force(run.began)).count()
+}
+
+pub(crate) async fn a_changed_limit_is_obeyed_within_moments_and_cuts_nobody(system: Arc<System>) {
+    let (tenants, callers, changes) = if full() { (50, 800, 20) } else { (8, 64, 5) };
+    let first = 8_u16;
+    let sites = Site::open_all(&system, std::iter::repeat_n(first, tenants)).await;
+    for site in &sites {
+        system.recorder.forget(&site.key);
+    }
+    let began = Instant::now();
+    let load = tokio::spawn({
+        let sites = sites.clone();
+        async move { closed_loop(&sites, callers, began + Duration::from_secs(changes + 1), short).await }
+    });
+    let lanes = Lanes::open(&system).await;
+    let changing = sites.iter().enumerate().map(|(index, site)| {
+        let (lanes, index) = (&lanes, u64::try_from(index).unwrap_or_default());
+        async move {
+            let mut obeyed = vec![Obeyed { limit: first, asked_at: began, seen_at: began }];
+            for change in 1..=changes {
+                tokio::time::sleep_until((began + Duration::from_secs(change)).into()).await;
+                let limit = 1 + u16::try_from((index * 7 + change * 5) % 16).unwrap_or_default();
+                let asked_at = Instant::now();
+                site.limit(json!({ "concurrency_limit": limit })).await;
+                let seen_at =
+                    lanes.until(site, "the new limit", |lane| lane["config"]["max_ack_pending"] == limit).await;
+                obeyed.push(Obeyed { limit, asked_at, seen_at });
+            }
+            obeyed
+        }
+    });
+    let obeyed = futures::future::join_all(changing).await;
+    let ended = load.await.expect("the callers");
+    all_done(&ended);
+    let mut reach = Vec::new();
+    let mut above = HashMap::from([(20_u64, 0), (50, 0), (100, 0)]);
+    for (site, obeyed) in sites.iter().zip(&obeyed) {
+        let runs = system.recorder.runs(&site.key);
+        assert!(runs.iter().all(|run| run.finished), "a running call was cut");
+        reach.extend(obeyed.iter().skip(1).map(|one| one.seen_at - one.asked_at));
+        for (allowance_ms, count) in &mut above {
+            *count += excess(&runs, obeyed, Duration::from_millis(*allowance_ms));
+        }
+    }
+    let slowest = reach.iter().max().copied().unwrap_or_default();
+    eprintln!(
+        "changing limits: {} calls, {} changes, in force after {:.0?} (median) and {slowest:.0?} (slowest); starts above the limit 20/50/100 ms later: {}/{}/{}",
+        ended.len(),
+        reach.len(),
+        median(reach.clone()),
+        above[&20],
+        above[&50],
+        above[&100],
+    );
+    assert!(slowest < SOON, "a change took {slowest:?}");
+    assert_eq!(excess_allowed(&above), 0, "starts above a limit {IN_FLIGHT:?} after it was in force");
+}
+
+fn excess_allowed(above: &HashMap<u64, usize>) -> usize {
+    above[&u64::try_from(IN_FLIGHT.as_millis()).unwrap_or_default()]
+}
+
+pub(crate) async fn a_paused_organization_starts_nothing_and_goes_on_by_itself(system: Arc<System>) {
+    let site = Site::open(&system, 4).await;
+    system.recorder.forget(&site.key);
+    let lanes = Lanes::open(&system).await;
+    let mut calls = at_once(std::slice::from_ref(&site), 12, Ask::of_ms(1_500));
+    system.recorder.until_running(&site.key, 4).await;
+    site.limit(json!({ "paused": true })).await;
+    let paused_at = lanes.until(&site, "the pause", |lane| lane["paused"] == true).await;
+    let late = tokio::spawn({
+        let site = Arc::clone(&site);
+        async move { site.call(Ask::of_ms(0)).await }
+    });
+    system.recorder.until_running(&site.key, 0).await;
+    let before = system.recorder.runs(&site.key);
+    assert!(before.iter().all(|run| run.finished), "a running call was cut");
+    assert!(before.iter().all(|run| run.began < paused_at + IN_FLIGHT), "a call started after the pause");
+    assert!(before.len() < 12, "the pause came too late to show anything");
+    // Nothing is to happen: that can only be waited for.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(system.recorder.runs(&site.key).len(), before.len(), "a call started during the pause");
+    let resumed_at = Instant::now();
+    site.limit(json!({ "paused": false })).await;
+    // Nobody publishes anything: what waits must come by itself.
+    let ended: Vec<Ended> = tokio::time::timeout(PATIENCE, async {
+        let mut ended = Vec::new();
+        while let Some(call) = calls.join_next().await {
+            ended.push(call.expect("a caller"));
+        }
+        ended.push(late.await.expect("the late caller"));
+        ended
+    })
+    .await
+    .expect("the waiting calls go on after the resume");
+    all_done(&ended);
+    let runs = system.recorder.runs(&site.key);
+    assert_eq!(runs.len(), 13, "every call ran once");
+    let wait = runs[before.len()].began.saturating_duration_since(resumed_at);
+    eprintln!(
+        "pause: {} calls ran out, {} went on {wait:.0?} after the resume was asked for",
+        before.len(),
+        13 - before.len()
+    );
+    assert!(wait < SOON, "the first waiting call started {wait:?} after the resume");
+}
+
+/// Looks at lanes with the controller's eyes.
+pub(super) struct Lanes {
+    nats: async_nats::Client,
+}
+
+impl Lanes {
+    pub(super) async fn open(system: &System) -> Self {
+        Self { nats: system.nats("controller").await }
+    }
+
+    /// Waits until a site's consumer looks so; answers when it did.
+    pub(super) async fn until(&self, site: &Site, what: &str, holds: impl Fn(&Value) -> bool) -> Instant {
+        let organization = shared::id::OrganizationId(site.tenant.id);
+        let lane = shared::bus::lanes::lane_name(organization);
+        let subject = format!("$JS.API.CONSUMER.INFO.CALLS_{}.{lane}", organization.partition());
+        let waiting = async {
+            loop {
+                let answer = self.nats.request(subject.clone(), "".into()).await.expect("NATS answers");
+                let lane: Value = serde_json::from_slice(&answer.payload).expect("JSON");
+                if holds(&lane) {
+                    return Instant::now();
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("{what} never came"))
+    }
+}

@@ -1,0 +1,184 @@
+//! Callers under load: each checks that the answer is its own, and everything that came is kept to be
+//! counted.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use reqwest::{Method, StatusCode};
+use serde_json::json;
+use stack::issuer::Role;
+use tokio::task::JoinSet;
+
+use super::recorder::Kind;
+use crate::world::{Answer, Client, System, Tenant};
+
+/// The configuration's name in every [`Site`].
+const CONFIGURATION: &str = "recorder";
+/// How much longer than its deadline a call may take before the test gives up on the gateway.
+const SLACK: Duration = Duration::from_secs(20);
+
+/// An organization whose calls the recorder sees under a key of its own.
+pub(crate) struct Site {
+    pub(crate) tenant: Tenant,
+    pub(crate) key: String,
+    operator: Client,
+}
+
+/// How a call ended.
+#[derive(Clone, Debug)]
+pub(crate) struct Ended {
+    /// Its name, for the recorder.
+    pub(crate) id: String,
+    /// `done`, the problem's code, or `transport` when no HTTP answer came.
+    pub(crate) code: String,
+    /// When it was sent.
+    pub(crate) sent: Instant,
+    /// How long the answer took.
+    pub(crate) took: Duration,
+    /// The `Retry-After` header.
+    pub(crate) retry_after: Option<Duration>,
+}
+
+/// What a call asks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ask {
+    pub(crate) kind: Kind,
+    /// How long the upstream takes, in milliseconds.
+    pub(crate) ms: u64,
+    /// How long the caller waits, in milliseconds.
+    pub(crate) timeout_ms: u32,
+}
+
+impl Ask {
+    /// A call that must not run twice, with all the patience that it may need.
+    pub(crate) const fn of_ms(ms: u64) -> Self {
+        Self { kind: Kind::Once, ms, timeout_ms: 60_000 }
+    }
+
+    /// The same with less patience, in milliseconds.
+    pub(crate) const fn within_ms(self, timeout_ms: u32) -> Self {
+        Self { timeout_ms, ..self }
+    }
+}
+
+impl Site {
+    /// A new organization with this limit, its server registered and called once.
+    pub(crate) async fn open(system: &System, concurrency_limit: u16) -> Arc<Self> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let slug = format!("s{}-{}", std::process::id(), NEXT.fetch_add(1, Relaxed));
+        let operator = system.client(&system.seeded.operator_token);
+        let body = json!({ "slug": slug, "name": slug, "concurrency_limit": concurrency_limit });
+        let made = operator.post("/api/v1/organizations", &body).await;
+        assert_eq!(made.status, StatusCode::CREATED, "{}", made.text);
+        let id = made.json()["id"].as_str().and_then(|id| id.parse().ok()).expect("an id");
+        let admin = system.client(&system.token(id, &format!("{slug}-admin"), Role::Admin));
+        let user = system.client(&system.token(id, &format!("{slug}-user"), Role::User));
+        let tenant = Tenant { id, admin, user };
+        tenant.register(CONFIGURATION, &system.recorder.url(&slug), json!({})).await;
+        let site = Arc::new(Self { tenant, key: slug, operator });
+        let first = site.call(Ask::of_ms(0)).await;
+        assert_eq!(first.code, "done", "{first:?}");
+        site
+    }
+
+    /// One for each limit.
+    pub(crate) async fn open_all(system: &System, limits: impl IntoIterator<Item = u16>) -> Vec<Arc<Self>> {
+        futures::future::join_all(limits.into_iter().map(|limit| Self::open(system, limit))).await
+    }
+
+    /// Calls once and waits for the end.
+    pub(crate) async fn call(&self, ask: Ask) -> Ended {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let id = format!("c{}", NEXT.fetch_add(1, Relaxed));
+        let body = json!({
+            "configuration": CONFIGURATION, "tool": ask.kind.tool(), "timeout_ms": ask.timeout_ms,
+            "arguments": { "id": id, "ms": ask.ms },
+        });
+        let patience = Duration::from_millis(ask.timeout_ms.into()) + SLACK;
+        let request = self.tenant.user.request(Method::POST, "/api/v1/tool-calls").timeout(patience).json(&body);
+        let sent = Instant::now();
+        let (code, retry_after) = match request.send().await {
+            Ok(response) => read(response, &id).await,
+            Err(_) => ("transport".to_owned(), None),
+        };
+        Ended { id, code, sent, took: sent.elapsed(), retry_after }
+    }
+
+    /// Changes the limits as an operator: `concurrency_limit`, `paused`.
+    pub(crate) async fn limit(&self, change: serde_json::Value) {
+        let path = format!("/api/v1/organizations/{}", self.tenant.id);
+        let answer: Answer = self.operator.send(self.operator.request(Method::PUT, &path).json(&change)).await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
+    }
+}
+
+async fn read(response: reqwest::Response, id: &str) -> (String, Option<Duration>) {
+    let status = response.status();
+    let wait = response.headers().get("retry-after").and_then(|wait| wait.to_str().ok()?.parse().ok());
+    let Ok(text) = response.text().await else { return ("transport".to_owned(), None) };
+    let body: serde_json::Value = serde_json::from_str(&text).unwrap_or_else(|cause| panic!("{cause}: {text}"));
+    if status != StatusCode::OK {
+        let code = body["code"].as_str().unwrap_or_else(|| panic!("no problem document: {text}"));
+        return (code.to_owned(), wait.map(Duration::from_secs));
+    }
+    assert_eq!(body["result"]["content"][0]["text"], id, "another call's answer: {text}");
+    ("done".to_owned(), None)
+}
+
+/// `count` calls at once, spread over the sites in turn.
+pub(crate) fn at_once(sites: &[Arc<Site>], count: usize, ask: Ask) -> JoinSet<Ended> {
+    let mut calls = JoinSet::new();
+    for site in sites.iter().cycle().take(count).cloned() {
+        calls.spawn(async move { site.call(ask).await });
+    }
+    calls
+}
+
+/// `callers` in a closed loop, spread over the sites in turn: each sends its next call once the last
+/// one ended, until `end`. What a caller asks is made anew from a running number.
+pub(crate) async fn closed_loop(
+    sites: &[Arc<Site>],
+    callers: usize,
+    end: Instant,
+    ask: impl Fn(u64) -> Ask + Send + Sync + Clone + 'static,
+) -> Vec<Ended> {
+    let number = Arc::new(AtomicU64::new(0));
+    let mut loops = JoinSet::new();
+    for site in sites.iter().cycle().take(callers).cloned() {
+        let (ask, number) = (ask.clone(), Arc::clone(&number));
+        loops.spawn(async move {
+            let mut all = Vec::new();
+            while Instant::now() < end {
+                all.push(site.call(ask(number.fetch_add(1, Relaxed))).await);
+            }
+            all
+        });
+    }
+    loops.join_all().await.concat()
+}
+
+/// How often each code came.
+pub(crate) fn by_code<'a>(ended: impl IntoIterator<Item = &'a Ended>) -> BTreeMap<String, usize> {
+    ended.into_iter().fold(BTreeMap::new(), |mut codes, ended| {
+        *codes.entry(ended.code.clone()).or_default() += 1;
+        codes
+    })
+}
+
+/// Checks that every call was done.
+#[track_caller]
+pub(crate) fn all_done(ended: &[Ended]) {
+    assert_eq!(by_code(ended).keys().collect::<Vec<_>>(), ["done"], "{:?}", by_code(ended));
+}
+
+/// The middle one.
+pub(crate) fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times.get(times.len() / 2).copied().unwrap_or_default()
+}

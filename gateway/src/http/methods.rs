@@ -1,0 +1,84 @@
+//! The methods of one route. The refusal of any other names those there are, as RFC 9110 section
+//! 15.5.6 demands; the framework's own does not.
+
+use poem::{
+    Endpoint, IntoEndpoint, Request, Response, Result, RouteMethod, error::MethodNotAllowedError, http::Method,
+};
+
+/// The value of `Allow`, kept with the error until it becomes an answer.
+#[derive(Clone, Debug)]
+pub struct Allow(pub String);
+
+/// A route's methods and their handlers.
+#[derive(Default)]
+pub struct Methods {
+    handlers: RouteMethod,
+    names: Vec<Method>,
+}
+
+impl std::fmt::Debug for Methods {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Methods").field("names", &self.names).finish_non_exhaustive()
+    }
+}
+
+macro_rules! methods {
+    ($($name:ident $method:ident),*) => {
+        impl Methods {
+            $(
+                #[doc = concat!("Handles `", stringify!($method), "` too.")]
+                #[must_use]
+                pub fn $name<E>(self, handler: E) -> Self
+                where
+                    E: IntoEndpoint,
+                    E::Endpoint: 'static,
+                {
+                    self.with(Method::$method, handler)
+                }
+            )*
+        }
+
+        $(
+            #[doc = concat!("A route that handles `", stringify!($method), "`.")]
+            pub fn $name<E>(handler: E) -> Methods
+            where
+                E: IntoEndpoint,
+                E::Endpoint: 'static,
+            {
+                Methods::default().$name(handler)
+            }
+        )*
+    };
+}
+
+methods!(get GET, post POST, put PUT, delete DELETE);
+
+impl Methods {
+    fn with<E>(mut self, method: Method, handler: E) -> Self
+    where
+        E: IntoEndpoint,
+        E::Endpoint: 'static,
+    {
+        if method == Method::GET {
+            // Answered as GET is, without the body.
+            self.names.push(Method::HEAD);
+        }
+        self.names.push(method.clone());
+        self.handlers = self.handlers.method(method, handler);
+        self
+    }
+}
+
+impl Endpoint for Methods {
+    type Output = Response;
+
+    async fn call(&self, request: Request) -> Result<Response> {
+        self.handlers.call(request).await.map_err(|mut error| {
+            if error.is::<MethodNotAllowedError>() {
+                let names: Vec<&str> = self.names.iter().map(Method::as_str).collect();
+                error.set_data(Allow(names.join(", ")));
+            }
+            error
+        })
+    }
+}
