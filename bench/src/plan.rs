@@ -1,5 +1,5 @@
-//! Which cells are measured, in which order. Neighbours in time are neighbours in the table: within a round, all targets
-//! are measured at one number of callers before the next number.
+//! Which cells are measured, in which order. Neighbours in time are neighbours in the table: within a round, all
+//! targets are measured at one number of callers before the next number.
 
 use std::time::Duration;
 
@@ -67,10 +67,8 @@ pub(crate) fn levels(run: &Run) -> Vec<Level> {
     let mut callers = run.callers.clone();
     callers.sort_unstable();
     callers.dedup();
-    let others = [
-        Level { shape: Shape::Sleep, callers: SLEEP_CALLERS },
-        Level { shape: Shape::Big, callers: BIG_CALLERS },
-    ];
+    let others =
+        [Level { shape: Shape::Sleep, callers: SLEEP_CALLERS }, Level { shape: Shape::Big, callers: BIG_CALLERS }];
     callers.into_iter().map(Level::echo).chain(others).collect()
 }
 

@@ -30,7 +30,8 @@ impl Process {
         let stat = Stat::read(self.pid).with_context(|| format!("{} is gone", self.name))?;
         let mut ticks = stat.own;
         if self.with_children {
-            ticks += stat.reaped + all().iter().filter(|stat| stat.parent == self.pid).map(|stat| stat.own).sum::<f64>();
+            ticks +=
+                stat.reaped + all().iter().filter(|stat| stat.parent == self.pid).map(|stat| stat.own).sum::<f64>();
         }
         Ok(ticks / TICKS_PER_SECOND)
     }
@@ -38,7 +39,8 @@ impl Process {
     /// Proportional set size: what is shared with others counts by its share (`smaps_rollup`). 0 when it is gone.
     pub(crate) fn pss_bytes(&self) -> u64 {
         let text = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid)).unwrap_or_default();
-        let kilobytes = text.lines().find_map(|line| line.strip_prefix("Pss:")?.split_whitespace().next()?.parse().ok());
+        let kilobytes =
+            text.lines().find_map(|line| line.strip_prefix("Pss:")?.split_whitespace().next()?.parse().ok());
         kilobytes.unwrap_or(0_u64) * 1_024
     }
 }
@@ -83,8 +85,7 @@ pub(crate) fn with_arguments(pids: &[u32], program: &str, words: &[&str]) -> Vec
         let mut parts = line.split('\0');
         let name = parts.next().and_then(|path| path.rsplit('/').next()).unwrap_or_default();
         let parts: Vec<&str> = parts.collect();
-        name == program
-            && (words.is_empty() || parts.windows(words.len()).any(|window| window == words))
+        name == program && (words.is_empty() || parts.windows(words.len()).any(|window| window == words))
     };
     pids.iter().copied().filter(matches).collect()
 }

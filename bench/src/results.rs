@@ -31,7 +31,8 @@ impl Results {
         figure: impl Fn(&Sample) -> f64,
     ) -> Option<f64> {
         let others = self.0.get(&(level, other))?;
-        let pairs = self.0.get(&(level, target))?.iter().filter_map(|(round, sample)| Some((sample, others.get(round)?)));
+        let pairs =
+            self.0.get(&(level, target))?.iter().filter_map(|(round, sample)| Some((sample, others.get(round)?)));
         median(pairs.map(|(one, other)| figure(one) / figure(other)).filter(|ratio| ratio.is_finite()).collect())
     }
 

@@ -4,9 +4,9 @@ use std::io::Write as _;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
+use stack::Progress;
 use stack::environment;
 use stack::places::Places;
-use stack::Progress;
 
 use crate::arguments::Run;
 use crate::gate;

@@ -64,7 +64,8 @@ impl Shape {
 /// True when an answer holds what was expected and no tool said that it failed. Answers in an event stream or inside
 /// our own document hold the result's bytes too, so nothing is parsed.
 pub(crate) fn holds(body: &[u8], expected: &[u8]) -> bool {
-    contains(body, expected) && !contains(&body[..body.len().min(TOP_BYTES)], FAILED)
+    contains(body, expected)
+        && !contains(&body[..body.len().min(TOP_BYTES)], FAILED)
         && !contains(&body[body.len().saturating_sub(TOP_BYTES)..], FAILED)
 }
 

@@ -54,7 +54,7 @@ fn in_general(valid: &Value, text_field: &str) -> Vec<Case> {
         ("a form", "configuration=demo&tool=echo".to_owned()),
         ("null", "null".to_owned()),
         ("a number", "1".to_owned()),
-        ("a string", whole.replace('"', "\\\"").clone()),
+        ("a string", json!(whole).to_string()),
         ("an empty array", "[]".to_owned()),
         ("its values in an array", positional.to_string()),
         ("followed by text", format!("{whole} x")),
@@ -89,6 +89,14 @@ fn in_general(valid: &Value, text_field: &str) -> Vec<Case> {
         "",
         Seen::AtEdge,
     ));
+    cases.extend(in_text(valid, text_field));
+    cases
+}
+
+/// What is wrong with a field of text whatever it means.
+fn in_text(valid: &Value, text_field: &str) -> Vec<Case> {
+    let whole = valid.to_string();
+    let mut cases = Vec::new();
     for (what, text) in [("a number", "1"), ("null", "null"), ("a list", "[]"), ("an object", "{}"), ("true", "true")] {
         cases.push(case(format!("{text_field} is {what}"), with(valid, text_field, text), text_field, Seen::AtEdge));
     }

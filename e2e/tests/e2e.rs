@@ -188,6 +188,7 @@ fn main() -> ExitCode {
             a_pool_cannot_turn_row_security_off,
             every_function_is_its_pools_alone,
             an_answer_carries_no_role_past_its_permissions,
+            forged_news_are_not_believed_and_hide_no_genuine_ones,
         }
     );
     // A stranger's clone has no schemas beside it: said in the output, and no failure.

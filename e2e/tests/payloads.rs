@@ -22,7 +22,9 @@ pub(crate) async fn tools_and_results_that_are_handed_on_are_valid_mcp(system: A
         let tool = Schema::of(revision, "Tool");
         let items = listed(&tenant.user, &id).await.json()["items"].as_array().expect("a list").clone();
         assert!(!items.is_empty());
-        items.iter().for_each(|item| tool.check(item));
+        for item in &items {
+            tool.check(item);
+        }
         let answer = tenant.call(&name, server.tool, server.arguments).await;
         Schema::of(revision, "CallToolResult").check(&answer.json()["result"]);
     }

@@ -31,7 +31,7 @@ pub(crate) use self::{
         undecodable_or_unknown_queued_messages_are_answered_and_acknowledged,
     },
     functions::every_function_is_its_pools_alone,
-    replies::an_answer_carries_no_role_past_its_permissions,
+    replies::{an_answer_carries_no_role_past_its_permissions, forged_news_are_not_believed_and_hide_no_genuine_ones},
 };
 
 /// Every role on the bus, by the name of its user. Written down here and not read from the code

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use shared::{
     Code, Context, Deadline, Fault,
-    bus::{caller::Caller, kv::Watch, state::access_key},
+    bus::{caller::Caller, kv::Watch},
     command::users::{Admit, Admitted, State},
     context::Actor,
 };
@@ -57,7 +57,7 @@ impl AccessControl {
             deadline: Deadline::after(PATIENCE),
             traceparent: origin.traceparent.clone(),
         };
-        let stored = match self.members.get(&access_key(verified.organization, &verified.subject)) {
+        let stored = match self.members.get(&verified.access_key) {
             Some(stored) => stored,
             None => self.first_use(verified, &context).await?,
         };

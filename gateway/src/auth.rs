@@ -52,6 +52,9 @@ pub struct Verified {
     pub organization: OrganizationId,
     /// `sub`: 1 to 255 visible ASCII characters.
     pub subject: String,
+    /// Where the shared state keeps the member's standing
+    /// ([`access_key`](shared::bus::state::access_key)): worked out once per token, not per request.
+    pub access_key: String,
     /// `email`, if it looks like one. To show, never to decide by.
     pub email: Option<String>,
     /// The role the token claims; the stored role may lower it.

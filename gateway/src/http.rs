@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use poem::{Endpoint, EndpointExt, Route};
-use shared::bus::{Bus, caller::Caller, instances::Instance, kv::Watch};
+use shared::bus::{Bus, caller::Caller, instances::Instance, kv::Watch, state::Limits};
 use tokio_util::sync::CancellationToken;
 
 use self::methods::{get, post, put};
@@ -37,6 +37,8 @@ pub struct Gateway {
     pub authenticator: Authenticator,
     /// Decides who may act.
     pub access: AccessControl,
+    /// What each organization may use.
+    pub limits: Watch<Limits>,
     /// Who is alive.
     pub instances: Watch<Instance>,
     /// Where people reach this gateway, without a trailing slash.
@@ -45,6 +47,8 @@ pub struct Gateway {
     pub stop: CancellationToken,
     /// Renders metrics.
     pub metrics: PrometheusHandle,
+    /// Which pools were there since the start.
+    pub seen: health::Seen,
 }
 
 /// Every route, within the edge.
@@ -62,7 +66,7 @@ pub fn routes(gateway: Arc<Gateway>) -> impl Endpoint<Output = poem::Response> {
         .nest("/api/v1", api)
         .at("/live", get(health::live))
         .at("/ready", get(health::ready))
-        .at("/health", get(health::ready))
+        .at("/health", get(health::health))
         .at("/metrics", get(health::metrics))
         .at("/docs/faults", get(faults::page))
         .nest_no_strip("/", assets::routes())

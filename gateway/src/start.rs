@@ -14,7 +14,10 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     access::AccessControl,
     auth::{AuthConfig, Authenticator},
-    http::{self, Gateway, health::UPKEEP_EVERY},
+    http::{
+        self, Gateway,
+        health::{self, Seen, UPKEEP_EVERY},
+    },
     listener,
 };
 
@@ -26,6 +29,9 @@ struct GatewayConfig {
     listen: String,
     /// Where people reach this gateway, e.g. `https://mcp.example.com`.
     public_url: url::Url,
+    /// The most connections at once; more wait in the system's queue.
+    #[serde(default = "default_connections", deserialize_with = "config::number")]
+    connections: usize,
     /// Seconds between saying "not ready" and closing the door after a stop signal, so that whoever
     /// balances load has looked elsewhere.
     #[serde(default = "default_drain", deserialize_with = "config::number")]
@@ -37,6 +43,10 @@ struct GatewayConfig {
 
 fn default_listen() -> String {
     "127.0.0.1:8080".to_owned()
+}
+
+const fn default_connections() -> usize {
+    10_000
 }
 
 const fn default_drain() -> u64 {
@@ -69,9 +79,11 @@ pub async fn run() -> anyhow::Result<()> {
         caller,
         authenticator: Authenticator::new(&auth)?,
         access,
+        limits: bus.watch(Bucket::Limits),
         instances: bus.watch(Bucket::Instances),
         public_url: config.public_url.as_str().trim_end_matches('/').to_owned(),
         metrics: metrics.clone(),
+        seen: Seen::default(),
         bus: bus.clone(),
     });
     let heart = tokio::spawn(beat(Arc::clone(&gateway), stop.clone()));
@@ -81,7 +93,7 @@ pub async fn run() -> anyhow::Result<()> {
             metrics.run_upkeep();
         }
     });
-    let acceptor = listener::bind(&config.listen).await?;
+    let acceptor = listener::bind(&config.listen, config.connections.max(1)).await?;
     tracing::info!(listen = ?acceptor.local_addr(), instance = bus.instance(), "gateway started");
     let sign = stop.clone();
     Server::new_with_acceptor(acceptor)
@@ -100,7 +112,11 @@ pub async fn run() -> anyhow::Result<()> {
 }
 
 async fn beat(gateway: Arc<Gateway>, stop: CancellationToken) {
-    let look = || async { (gateway.access.is_fresh(), 0) };
+    let look = || async {
+        // Pools are remembered even where nobody asks whether this gateway is ready.
+        health::workers(&gateway);
+        (gateway.access.is_fresh(), 0)
+    };
     instances::beat(gateway.bus.clone(), look, stop).await;
 }
 

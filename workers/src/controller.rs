@@ -18,28 +18,40 @@ const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// How soon a sweep that failed is tried again: after a reconnect NATS may still be starting.
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(500);
 
-/// Sweeps until told to stop; at once after a reconnect. A changed limit reaches its own lane at once.
+/// Works until told to stop. A sweep of many lanes takes a while: a changed limit does not wait for it.
 pub async fn serve(parts: Arc<Controller>, sizes: Sizes, stop: CancellationToken) {
-    let mut changes = parts.limits.changes();
+    tokio::join!(sweep_now_and_then(&parts, sizes, &stop), follow_changes(&parts, &stop));
+}
+
+/// Sweeps; at once after a reconnect.
+async fn sweep_now_and_then(parts: &Controller, sizes: Sizes, stop: &CancellationToken) {
     let mut connections = parts.bus.connections();
+    loop {
+        connections.borrow_and_update();
+        let swept = sweep(parts, sizes, stop).await;
+        let pause = if swept.is_ok() { SWEEP_EVERY } else { TRY_AGAIN_AFTER };
+        if let Err(fault) = swept {
+            tracing::warn!(%fault, "a sweep failed; the next one tries again");
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+            // A restarted server has forgotten its memory streams.
+            Ok(()) = connections.changed() => {}
+        }
+    }
+}
+
+/// Makes a lane obey as soon as its limits change.
+async fn follow_changes(parts: &Controller, stop: &CancellationToken) {
+    let mut changes = parts.limits.changes();
     let mut applied = *changes.borrow_and_update();
-    let mut next = tokio::time::Instant::now();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep_until(next) => {
-                let swept = sweep(&parts, sizes, &stop).await;
-                let pause = if swept.is_ok() { SWEEP_EVERY } else { TRY_AGAIN_AFTER };
-                if let Err(fault) = swept {
-                    tracing::warn!(%fault, "a sweep failed; the next one tries again");
-                }
-                next = tokio::time::Instant::now() + pause;
-            }
-            // A restarted server has forgotten its memory streams.
-            Ok(()) = connections.changed() => next = tokio::time::Instant::now(),
             Ok(()) = changes.changed() => {
                 let latest = *changes.borrow_and_update();
-                applied = apply_changes(&parts, applied, latest).await;
+                applied = apply_changes(parts, applied, latest).await;
             }
         }
     }

@@ -34,23 +34,21 @@ pub async fn serve<P: Dispatch>(
     stop: CancellationToken,
 ) -> Result<(), Fault> {
     let shift = Arc::new(Shift { parts, load, tasks });
+    let endings = TaskTracker::new();
     while !stop.is_cancelled() {
         let mut work = shift.parts.bus().work(P::POOL).await?;
         take_until_full(&shift, &mut work, &stop).await;
         // Full or stopping: the rest stays in the stream for other workers. What is on its way to
         // this one holds its slots already, and is run.
-        work.end().await;
-        let rest = tokio::spawn(take_rest(Arc::clone(&shift), work));
-        if stop.is_cancelled() {
-            // A failed join is a panic, which the task has reported.
-            let _ = rest.await;
-            return Ok(());
-        }
+        work.announce_end().await;
+        endings.spawn(take_rest(Arc::clone(&shift), work, stop.clone()));
         tokio::select! {
             () = shift.load.has_room() => {}
             () = stop.cancelled() => {}
         }
     }
+    endings.close();
+    endings.wait().await;
     Ok(())
 }
 
@@ -67,7 +65,18 @@ async fn take_until_full<P: Dispatch>(shift: &Arc<Shift<P>>, work: &mut Work, st
     }
 }
 
-async fn take_rest<P: Dispatch>(shift: Arc<Shift<P>>, mut work: Work) {
+/// A full worker's subscription ends by itself with the next few messages; a stopping worker's at once.
+async fn take_rest<P: Dispatch>(shift: Arc<Shift<P>>, mut work: Work, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            delivered = work.next() => match delivered {
+                Some(delivered) => take(&shift, delivered),
+                None => return,
+            },
+            () = stop.cancelled() => break,
+        }
+    }
+    work.end().await;
     while let Some(delivered) = work.next().await {
         take(&shift, delivered);
     }

@@ -11,6 +11,8 @@ use crate::pools::Audit;
 
 const BATCH: usize = 500;
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long events rest that the database did not take.
+const TRY_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Writes until told to stop.
 pub async fn serve(parts: Arc<Audit>, stop: CancellationToken) {
@@ -21,21 +23,27 @@ pub async fn serve(parts: Arc<Audit>, stop: CancellationToken) {
         };
         let kept = match batch {
             Ok(batch) if batch.is_empty() => continue,
-            Ok(batch) => keep(&parts, batch).await,
+            Ok(batch) => keep_or_put_back(&parts, batch).await,
             Err(fault) => Err(fault),
         };
         if let Err(fault) = kept {
             // Nothing is lost: the stream delivers again what was not acknowledged.
             tracing::warn!(%fault, "audit events wait in the stream");
             tokio::select! {
-                () = tokio::time::sleep(Duration::from_secs(1)) => {}
+                () = tokio::time::sleep(TRY_AGAIN_AFTER) => {}
                 () = stop.cancelled() => return,
             }
         }
     }
 }
 
-async fn keep(parts: &Audit, batch: AuditBatch) -> Result<(), Fault> {
+async fn keep_or_put_back(parts: &Audit, batch: AuditBatch) -> Result<(), Fault> {
+    let kept = keep(parts, &batch).await;
+    if kept.is_ok() { batch.ack().await } else { batch.put_back(TRY_AGAIN_AFTER).await }
+    kept
+}
+
+async fn keep(parts: &Audit, batch: &AuditBatch) -> Result<(), Fault> {
     let read = batch.len();
     let events: Vec<(Event, Bytes)> = batch.events().filter_map(read_event).collect();
     if !events.is_empty() {
@@ -46,7 +54,6 @@ async fn keep(parts: &Audit, batch: AuditBatch) -> Result<(), Fault> {
     let unreadable = read - events.len();
     metrics::counter!("switchboard_audit_events_total", "fate" => "unreadable")
         .increment(u64::try_from(unreadable).unwrap_or_default());
-    batch.ack().await;
     Ok(())
 }
 

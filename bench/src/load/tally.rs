@@ -138,7 +138,10 @@ mod tests {
     #[test]
     fn a_target_that_is_slower_than_the_window_is_called_until_there_is_a_figure() {
         let window = Window::begin(Duration::ZERO, 4);
-        assert_eq!([window.is_over(), window.is_over(), window.is_over(), window.is_over()], [false, false, false, true]);
+        assert_eq!(
+            [window.is_over(), window.is_over(), window.is_over(), window.is_over()],
+            [false, false, false, true]
+        );
         let slow = tally(&window, [(0, 5_000), (0, 5_000), (5_000, 5_000), (5_000, 5_000), (10_000, 5_000)]);
         let figures = slow.figures(Duration::from_secs(1), 4);
         assert_eq!((figures.calls, figures.calls_per_s), (5, 0.4));

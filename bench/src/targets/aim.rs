@@ -60,8 +60,13 @@ mod tests {
         for shape in [Shape::Echo, Shape::Sleep, Shape::Big] {
             for order in [direct(address, shape), api(address, "token", "demo", shape)] {
                 let body = format!("{}{}", order.body.0, order.body.1);
-                let body: serde_json::Value = serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error}: {body}"));
-                assert!(body.pointer("/params/arguments").or(body.pointer("/arguments")).is_some_and(serde_json::Value::is_object));
+                let body: serde_json::Value =
+                    serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error}: {body}"));
+                assert!(
+                    body.pointer("/params/arguments")
+                        .or(body.pointer("/arguments"))
+                        .is_some_and(serde_json::Value::is_object)
+                );
             }
         }
     }

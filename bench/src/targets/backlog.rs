@@ -1,5 +1,5 @@
-//! The audit events that calls have left in the stream: the writer waits for a full batch, so an idle processor does not
-//! mean that the work of the calls is done.
+//! The audit events that calls have left in the stream: the writer waits for a full batch, so an idle processor does
+//! not mean that the work of the calls is done.
 
 use std::time::Duration;
 

@@ -70,9 +70,7 @@ impl Targets {
         let upstream = demo.to_string();
         let address = match target {
             Target::Direct | Target::Native | Target::Fastmcp => return Ok(()),
-            Target::Proxy => {
-                parts.start("proxy", &itself()?, ["proxy", "--upstream", &upstream]).await?
-            }
+            Target::Proxy => parts.start("proxy", &itself()?, ["proxy", "--upstream", &upstream]).await?,
             Target::Skeleton => {
                 let nats = parts.start_nats(&places.tool("nats-server")).await?;
                 let itself = itself()?;

@@ -146,7 +146,7 @@ fn state() -> Vec<Act> {
         let (writers, watchers): (&[&'static str], &[&'static str]) = match bucket {
             Bucket::Access => (&["session"], &["gateway", "session"]),
             Bucket::Limits => (&["session"], &["gateway", "session", "controller"]),
-            Bucket::Configs => (&["token"], &["tool"]),
+            Bucket::Configs => (&["token"], &["token", "tool"]),
             Bucket::Instances => (&[], &["gateway"]),
         };
         acts.push(Act::publish(format!("{}permissions", bucket.subject_prefix()), writers));

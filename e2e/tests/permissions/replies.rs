@@ -8,11 +8,11 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use shared::bus::kv::Bucket;
+use shared::{bus::kv::Bucket, id::OrganizationId};
 use uuid::Uuid;
 
 use super::{ROLES, wire::Wire};
-use crate::world::System;
+use crate::world::{PATIENCE, System};
 
 /// Requests whose answers a role may provoke; each is answered by JetStream, not by our code.
 fn requests(role: &str, tag: &str) -> Vec<(String, Value)> {
@@ -94,9 +94,73 @@ pub(crate) async fn an_answer_carries_no_role_past_its_permissions(system: Arc<S
                 broken.push(format!("{role} {} {what}", if wanted { "deleted" } else { "created" }));
             }
         }
+        broken.extend(forged_messages(&mut attacker, &mut controller, role, &tag).await);
         for stream in [&target.stream, &format!("LOOT_{tag}")] {
             controller.request(&format!("$JS.API.STREAM.DELETE.{stream}"), &Value::Null).await;
         }
     }
     assert!(broken.is_empty(), "{broken:#?}");
+}
+
+/// Messages that the role may not send, by way of an answer whose content it chose.
+async fn forged_messages(attacker: &mut Wire, controller: &mut Wire, role: &str, tag: &str) -> Vec<String> {
+    let nobody = OrganizationId::new();
+    let mut targets = vec![(format!("calls.{}.tool.{nobody}", nobody.partition()), format!("CALLS_{}", nobody.partition()), "gateway")];
+    targets.push((format!("audit.{nobody}"), "AUDIT".to_owned(), "every pool"));
+    targets.push((format!("$KV.LIMITS.{tag}"), "KV_LIMITS".to_owned(), "session"));
+    let mut forged = Vec::new();
+    for (subject, stream, holder) in targets {
+        if role == holder || (holder == "every pool" && role != "gateway") {
+            continue;
+        }
+        for (request, body) in requests(role, tag) {
+            let _ = attacker.publish_with(&request, Some(&subject), &[("Nats-TTL", "30")], body.to_string().as_bytes()).await;
+        }
+        let info = controller.request(&format!("$JS.API.STREAM.INFO.{stream}"), &json!({ "subjects_filter": subject })).await;
+        if !info["state"]["subjects"][&subject].is_null() {
+            forged.push(format!("{role} sent to {subject}"));
+            if stream != "AUDIT" {
+                controller.request(&format!("$JS.API.STREAM.PURGE.{stream}"), &json!({ "filter": subject })).await;
+            }
+        }
+    }
+    forged
+}
+
+/// News led to watchers from another stream, with headers that name the bucket and a revision that no
+/// genuine news would ever reach.
+pub(crate) async fn forged_news_are_not_believed_and_hide_no_genuine_ones(system: Arc<System>) {
+    let tenant = system.organization().await;
+    let organization = OrganizationId(tenant.id);
+    // Opens the lane.
+    assert_eq!(tenant.call("demo", "echo", json!({ "text": "x" })).await.status, 200);
+    let mut forger = Wire::connect(&system, "gateway").await;
+    let entry = format!("$KV.INSTANCES.gateway.news-{}", tenant.id.simple());
+    let named = format!("$KV.LIMITS.{organization}");
+    let headers =
+        [("Nats-Stream", "KV_LIMITS"), ("Nats-Subject", named.as_str()), ("Nats-Sequence", "9007199254740991"), ("Nats-TTL", "30")];
+    let forged = br#"{"concurrency_limit":200,"paused":true,"generation":9007199254740991}"#;
+    assert_eq!(forger.publish_with(&entry, None, &headers, forged).await, None);
+    let get = json!({ "last_by_subj": entry }).to_string();
+    for bucket in ["LIMITS", "ACCESS", "CONFIGS"] {
+        let _ = forger.publish_with("$JS.API.DIRECT.GET.KV_INSTANCES", Some(&format!("kv.{bucket}.{organization}")), &[], get.as_bytes()).await;
+    }
+    let operator = system.client(&system.seeded.operator_token);
+    let change = operator.request(reqwest::Method::PUT, &format!("/api/v1/organizations/{organization}"));
+    let changed = operator.send(change.json(&json!({ "concurrency_limit": 3 }))).await;
+    assert_eq!(changed.status, 200, "{}", changed.text);
+    let mut controller = Wire::connect(&system, "controller").await;
+    let lane = format!("$JS.API.CONSUMER.INFO.CALLS_{}.t_{}", organization.partition(), tenant.id.simple());
+    let applied = async {
+        loop {
+            let limit = controller.request(&lane, &Value::Null).await["config"]["max_ack_pending"].clone();
+            assert_ne!(limit, 200, "the controller believed forged news");
+            if limit == 3 {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, applied).await.expect("genuine news are believed");
+    assert_eq!(tenant.call("demo", "echo", json!({ "text": "x" })).await.status, 200, "the lane is not paused");
 }

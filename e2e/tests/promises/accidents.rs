@@ -77,7 +77,7 @@ async fn put_in_order(system: &System) {
         }
     }
     for url in stack.gateways() {
-        until("a gateway is ready", async || is_ready(&system.http, url).await).await;
+        until("everything is back", async || is_healthy(&system.http, url).await).await;
     }
 }
 
@@ -94,8 +94,18 @@ pub(super) fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) -> impl Fu
     }
 }
 
-async fn is_ready(http: &reqwest::Client, gateway: &str) -> bool {
-    let answer = http.get(format!("{gateway}/ready")).timeout(Duration::from_secs(1)).send().await;
+/// Whether requests may be sent to this gateway.
+pub(super) async fn is_ready(http: &reqwest::Client, gateway: &str) -> bool {
+    says_yes(http, &format!("{gateway}/ready")).await
+}
+
+/// Whether every pool is at work.
+pub(super) async fn is_healthy(http: &reqwest::Client, gateway: &str) -> bool {
+    says_yes(http, &format!("{gateway}/health")).await
+}
+
+async fn says_yes(http: &reqwest::Client, url: &str) -> bool {
+    let answer = http.get(url).timeout(Duration::from_secs(1)).send().await;
     answer.is_ok_and(|answer| answer.status() == 200)
 }
 

@@ -126,32 +126,44 @@ pub(crate) fn narrow(options: &mut stack::Options) {
     options.worker_env.extend(variables.map(|(name, value)| (name.to_owned(), value)));
 }
 
+/// How many deliveries a full worker may still take in hand: it announces its leave that far ahead.
+const ON_THE_WAY: u64 = 64;
+
 /// Runs on a system of one tool worker that takes on [`CAPACITY`] calls.
 pub(crate) async fn a_full_worker_leaves_the_rest_in_the_queue_for_others(system: Arc<System>) {
     let waiting = if full() { 5_000 } else { 200 };
-    let sites = Site::open_all(&system, [CAPACITY, 16, 16]).await;
-    let [filling, beside, flooding] = [&sites[0], &sites[1], &sites[2]];
+    let sites = Site::open_all(&system, [&[CAPACITY; 2][..], &[16; 8]].concat()).await;
+    let (filling, beside, flooding) = (&sites[0], &sites[1], &sites[2..]);
     let capacity = usize::from(CAPACITY);
-    system.recorder.forget(&filling.key);
-    let long = at_once(std::slice::from_ref(filling), capacity, ask(Kind::Once, 12_000));
+    for site in &sites {
+        system.recorder.forget(&site.key);
+    }
+    let before = resident_bytes(&system, "tool-1").await;
+    let long = at_once(std::slice::from_ref(filling), capacity, ask(Kind::Once, 15_000));
     system.recorder.until_running(&filling.key, capacity).await;
+    let flood = at_once(flooding, waiting, ask(Kind::Once, 1));
     let lanes = Lanes::open(&system).await;
     lanes.until(filling, "the full worker's leave", |lane| lane["push_bound"] != true).await;
-    let before = resident_bytes(&system, "tool-1").await;
     let later = at_once(std::slice::from_ref(beside), capacity, ask(Kind::Once, 0));
-    let flood = at_once(std::slice::from_ref(flooding), waiting, ask(Kind::Once, 1));
-    for (site, count) in [(flooding, waiting), (beside, capacity)] {
-        let waits = |lane: &Value| lane["num_pending"] == count && lane["num_ack_pending"] == 0;
-        lanes.until(site, "calls that wait and are given to nobody", waits).await;
+    let waits = |lane: &Value| lane["num_pending"] == capacity && lane["num_ack_pending"] == 0;
+    lanes.until(beside, "calls that wait and are given to nobody", waits).await;
+    let mut in_hand = 0;
+    for site in flooding {
+        in_hand += lanes.look(site).await["num_ack_pending"].as_u64().expect("a count");
+        assert_eq!(system.recorder.runs(&site.key).len(), 0, "a full worker ran more");
     }
+    assert!(in_hand <= ON_THE_WAY, "a full worker took {in_hand} more in hand");
     let after = resident_bytes(&system, "tool-1").await;
-    assert_eq!(system.recorder.running(&filling.key), capacity, "the first worker was free again: this shows nothing");
     system.stack().await.add_worker(stack::Pool::Tool).await.expect("another worker");
     all_done(&later.join_all().await);
     assert_eq!(system.recorder.running(&filling.key), capacity, "the first worker was free again: this shows nothing");
     all_done(&flood.join_all().await);
     all_done(&long.join_all().await);
     let grown = after.saturating_sub(before);
-    eprintln!("full worker: {} MiB before, {} KiB more with {waiting} calls waiting", before >> 20, grown >> 10);
+    eprintln!(
+        "full worker: {in_hand} more taken in hand; {} MiB before, {} KiB more with {waiting} calls waiting",
+        before >> 20,
+        grown >> 10,
+    );
     assert!(grown < 16 << 20, "{grown} bytes for {waiting} waiting calls");
 }

@@ -37,7 +37,7 @@ pub(crate) async fn a_call_that_expires_in_the_queue_never_touches_the_upstream(
         assert_eq!(system.recorder.runs_of(&site.key, &ended.id), 0, "{} reached the upstream", ended.id);
     }
     let slowest = expired.iter().map(|ended| ended.took).max().unwrap_or_default();
-    eprintln!("deadline in the queue: {} calls told after at most {slowest:.0?} of 1 s", expired.len());
+    eprintln!("deadline in the queue: {} calls told after at most {slowest:.1?} of 1 s", expired.len());
 }
 
 pub(crate) async fn a_hanging_call_is_cut_at_its_deadline_and_its_slot_is_free(system: Arc<System>) {
@@ -62,7 +62,7 @@ pub(crate) async fn a_hanging_call_is_cut_at_its_deadline_and_its_slot_is_free(s
     let end = runs.iter().find(|run| run.id == cut.id).and_then(|run| run.ended).expect("an end");
     let handed_on = begin(&behind[0].id).saturating_duration_since(cut.sent);
     eprintln!(
-        "hanging call: told after {:.0?} of 1.5 s, request closed after {:.0?}, slot used again after {handed_on:.0?}",
+        "hanging call: told after {:.1?} of 1.5 s, request closed after {:.1?}, slot used again after {handed_on:.1?}",
         cut.took,
         end.saturating_duration_since(cut.sent),
     );
@@ -108,7 +108,7 @@ pub(crate) async fn exactly_the_bound_is_accepted_and_the_rest_is_told_when_to_c
     assert_eq!(accepted.len(), BOUND, "{:?}", by_code(&accepted));
     all_done(&accepted);
     eprintln!(
-        "bound: {BOUND} of {} accepted, the slowest of {} refusals after {slowest:.0?}, Retry-After {wait:.0?}, {} of {} retries accepted then",
+        "bound: {BOUND} of {} accepted, the slowest of {} refusals after {slowest:.1?}, Retry-After {wait:.1?}, {} of {} retries accepted then",
         4 * BOUND,
         refused.len(),
         again.len(),

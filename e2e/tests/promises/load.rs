@@ -41,6 +41,8 @@ pub(crate) struct Ended {
     pub(crate) sent: Instant,
     /// How long the answer took.
     pub(crate) took: Duration,
+    /// The whole problem document, or the transport's words.
+    pub(crate) problem: String,
     /// The `Retry-After` header.
     pub(crate) retry_after: Option<Duration>,
 }
@@ -103,11 +105,12 @@ impl Site {
         let patience = Duration::from_millis(ask.timeout_ms.into()) + SLACK;
         let request = self.tenant.user.request(Method::POST, "/api/v1/tool-calls").timeout(patience).json(&body);
         let sent = Instant::now();
-        let (code, retry_after) = match request.send().await {
-            Ok(response) => read(response, &id).await,
-            Err(_) => ("transport".to_owned(), None),
+        let mut ended = match request.send().await {
+            Ok(response) => read(response, id).await,
+            Err(cause) => Ended::transport(id, &cause),
         };
-        Ended { id, code, sent, took: sent.elapsed(), retry_after }
+        (ended.sent, ended.took) = (sent, sent.elapsed());
+        ended
     }
 
     /// Changes the limits as an operator: `concurrency_limit`, `paused`.
@@ -118,17 +121,31 @@ impl Site {
     }
 }
 
-async fn read(response: reqwest::Response, id: &str) -> (String, Option<Duration>) {
+impl Ended {
+    fn now(id: String, code: &str, problem: String) -> Self {
+        Self { id, code: code.to_owned(), sent: Instant::now(), took: Duration::ZERO, problem, retry_after: None }
+    }
+
+    fn transport(id: String, cause: &dyn std::error::Error) -> Self {
+        let causes = std::iter::successors(Some(cause), |cause| cause.source()).map(ToString::to_string);
+        Self::now(id, "transport", causes.collect::<Vec<_>>().join(": "))
+    }
+}
+
+async fn read(response: reqwest::Response, id: String) -> Ended {
     let status = response.status();
     let wait = response.headers().get("retry-after").and_then(|wait| wait.to_str().ok()?.parse().ok());
-    let Ok(text) = response.text().await else { return ("transport".to_owned(), None) };
+    let text = match response.text().await {
+        Ok(text) => text,
+        Err(cause) => return Ended::transport(id, &cause),
+    };
     let body: serde_json::Value = serde_json::from_str(&text).unwrap_or_else(|cause| panic!("{cause}: {text}"));
     if status != StatusCode::OK {
-        let code = body["code"].as_str().unwrap_or_else(|| panic!("no problem document: {text}"));
-        return (code.to_owned(), wait.map(Duration::from_secs));
+        let code = body["code"].as_str().unwrap_or_else(|| panic!("no problem document: {text}")).to_owned();
+        return Ended { retry_after: wait.map(Duration::from_secs), ..Ended::now(id, &code, text) };
     }
     assert_eq!(body["result"]["content"][0]["text"], id, "another call's answer: {text}");
-    ("done".to_owned(), None)
+    Ended::now(id, "done", String::new())
 }
 
 /// `count` calls at once, spread over the sites in turn.
@@ -174,7 +191,8 @@ pub(crate) fn by_code<'a>(ended: impl IntoIterator<Item = &'a Ended>) -> BTreeMa
 /// Checks that every call was done.
 #[track_caller]
 pub(crate) fn all_done(ended: &[Ended]) {
-    assert_eq!(by_code(ended).keys().collect::<Vec<_>>(), ["done"], "{:?}", by_code(ended));
+    let others: Vec<&Ended> = ended.iter().filter(|ended| ended.code != "done").collect();
+    assert!(others.is_empty(), "{:?}, such as {:#?}", by_code(ended), &others[..others.len().min(3)]);
 }
 
 /// The middle one.

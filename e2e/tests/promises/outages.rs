@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use stack::Pool;
 
 use super::{
-    accidents::{ran_at_most_once_before_its_answer, until},
+    accidents::{is_healthy, is_ready, ran_at_most_once_before_its_answer, until},
     full,
     load::{Ask, Ended, Site, all_done, at_once, by_code, closed_loop},
     relay::Relay,
@@ -162,6 +162,9 @@ pub(crate) async fn without_a_controller_open_lanes_go_on_and_new_ones_wait_for_
     let refused = stranger.call("demo", "echo", json!({ "text": "anybody?" })).await;
     refused.problem(503, "unavailable");
     let refused_after = asked.elapsed();
+    let gateway = &stack.gateways()[0];
+    until("the loss shows", async || !is_healthy(&system.http, gateway).await).await;
+    assert!(is_ready(&system.http, gateway).await, "a lost pool takes no gateway out of the load balancer");
     all_done(&at_once(std::slice::from_ref(&site), 40, Ask::of_ms(20)).join_all().await);
     stack.restart("controller-1").await.expect("it starts");
     let back_at = Instant::now();

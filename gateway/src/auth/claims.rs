@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 use shared::{
+    bus::state::access_key,
     context::{Role, is_valid_subject},
     id::OrganizationId,
 };
@@ -97,8 +98,10 @@ impl Rules {
             return Err(Denied::Malformed);
         }
         let operator = self.operator.text(claims) == Some("operator");
+        let organization = self.organization(claims, operator)?;
         Ok(Verified {
-            organization: self.organization(claims, operator)?,
+            organization,
+            access_key: access_key(organization, subject),
             subject: subject.to_owned(),
             email: claims.get("email").and_then(Value::as_str).filter(|text| is_email(text)).map(str::to_owned),
             role: self.role.text(claims).and_then(Role::parse).unwrap_or(Role::User),

@@ -14,13 +14,15 @@ use serde_json::json;
 async fn a_token_of_the_issuer_becomes_a_person_in_an_organization() {
     let issuer = Issuer::publishing(&[EC_A]).await;
     let authenticator = issuer.authenticator();
-    let verified = authenticator.verify(&token(EC_A, &issuer.claims())).await.unwrap();
+    let claims = issuer.claims();
+    let verified = authenticator.verify(&token(EC_A, &claims)).await.unwrap();
     assert_eq!(verified.organization, issuer::organization());
+    assert_eq!(verified.access_key, shared::bus::state::access_key(verified.organization, &verified.subject));
     assert_eq!(verified.subject, "8f14e45f-ceea-467f-a8b5-0c1b2f3d4e5f");
     assert_eq!(verified.email.as_deref(), Some("ada@acme.example"));
     assert_eq!(verified.role, Role::Admin);
     assert!(!verified.operator);
-    assert_eq!(verified.expires_at_unix_s, issuer.claims()["exp"].as_u64().unwrap());
+    assert_eq!(verified.expires_at_unix_s, claims["exp"].as_u64().unwrap());
 }
 
 #[tokio::test]
@@ -62,6 +64,7 @@ fn a_token_leaves_the_map_when_it_expires_and_after_ten_minutes_at_the_latest() 
     let lasting = |seconds: u64| Verified {
         organization: OrganizationId::PLATFORM,
         subject: "s".to_owned(),
+        access_key: String::new(),
         email: None,
         role: Role::User,
         operator: true,

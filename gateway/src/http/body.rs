@@ -1,6 +1,9 @@
 //! Reading a JSON body: size, media type, depth, syntax, unknown fields, types. What is wrong is
 //! named by its path before anything is sent.
 
+use std::time::Duration;
+
+use bytes::Bytes;
 use poem::{FromRequest, Request, RequestBody, Result, http::header};
 use serde::de::DeserializeOwned;
 use serde_path_to_error::Segment;
@@ -14,6 +17,9 @@ use super::problem::{EdgeError, Problem};
 /// The largest body, in bytes.
 pub const MAX_BODY_BYTES: usize = 1024 * 1024;
 
+/// How long a body may take to arrive.
+const MAX_WAIT: Duration = Duration::from_secs(30);
+
 /// A JSON body as a type. The type denies unknown fields.
 #[derive(Debug)]
 pub struct Body<T>(pub T);
@@ -26,11 +32,22 @@ impl<'a, T: DeserializeOwned> FromRequest<'a> for Body<T> {
         if announced_bytes(request).is_some_and(|bytes| bytes > MAX_BODY_BYTES) {
             return Err(EdgeError::TooLarge.into());
         }
-        let bytes = body.take()?.into_bytes_limit(MAX_BODY_BYTES).await.map_err(|cause| match cause {
-            poem::error::ReadBodyError::PayloadTooLarge => poem::Error::from(EdgeError::TooLarge),
-            _ => Problem::from(Fault::invalid("", "The body could not be read to its end.")).into(),
-        })?;
+        let bytes = collect(body.take()?, MAX_WAIT).await?;
         Ok(Self(read(&bytes).map_err(Problem::from)?))
+    }
+}
+
+/// The whole body, if it comes within `patience`: a sender that trickles holds a connection, and
+/// what it has sent so far, for nothing.
+async fn collect(body: poem::Body, patience: Duration) -> Result<Bytes> {
+    match tokio::time::timeout(patience, body.into_bytes_limit(MAX_BODY_BYTES)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(poem::error::ReadBodyError::PayloadTooLarge)) => Err(EdgeError::TooLarge.into()),
+        Ok(Err(_)) => Err(Problem::from(Fault::invalid("", "The body could not be read to its end.")).into()),
+        Err(_) => {
+            let message = format!("The body did not arrive within {} seconds.", patience.as_secs());
+            Err(Problem::from(Fault::invalid("", message)).into())
+        }
     }
 }
 
@@ -155,6 +172,16 @@ mod tests {
         assert_eq!(sample.payload.unwrap().bytes().as_ref(), br#"{"n":12345678901234567890123, "e":1e3}"#);
         assert_eq!(sample.name, "a");
         assert!(sample.inner.is_none_or(|inner| inner.count == 0));
+    }
+
+    #[tokio::test]
+    async fn a_body_that_does_not_arrive_in_time_is_refused() {
+        let (mut sender, reader) = tokio::io::duplex(64);
+        tokio::io::AsyncWriteExt::write_all(&mut sender, b"{").await.unwrap();
+        let error = collect(poem::Body::from_async_read(reader), Duration::from_millis(50)).await.unwrap_err();
+        assert_eq!(error.status(), 400);
+        assert!(error.to_string().contains("did not arrive"), "{error}");
+        assert_eq!(collect(poem::Body::from("{}"), MAX_WAIT).await.unwrap(), "{}");
     }
 
     #[test]

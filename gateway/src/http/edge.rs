@@ -1,11 +1,12 @@
 //! What every request passes through: its id, one log line, metrics, and errors as problem
 //! documents.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
+use metrics::SharedString;
 use poem::{
     Endpoint, IntoResponse, Middleware, PathPattern, Request, Response, Result,
-    http::{HeaderName, HeaderValue},
+    http::{HeaderName, HeaderValue, Method, StatusCode},
 };
 
 use super::problem;
@@ -56,24 +57,67 @@ impl<E: Endpoint> Endpoint for Within<E> {
         let outcome = self.inner.call(request).await.map(IntoResponse::into_response);
         let (mut response, route) = match outcome {
             Ok(response) => {
-                let route = response.data::<PathPattern>().map_or_else(String::new, |pattern| pattern.0.to_string());
+                let route = route(response.data());
                 (response, route)
             }
             Err(error) => {
-                let route = error.data::<PathPattern>().map_or_else(String::new, |pattern| pattern.0.to_string());
+                let route = if problem::is_routeless(&error) { NO_ROUTE } else { route(error.data()) };
                 (problem::respond(&error, &self.public_url, &request_id), route)
             }
         };
         if let Ok(value) = HeaderValue::from_str(&request_id) {
             response.headers_mut().insert(REQUEST_ID, value);
         }
-        let status = response.status().as_u16();
-        let labels = [("route", route.clone()), ("method", method.to_string()), ("status", status.to_string())];
-        metrics::counter!("switchboard_http_requests_total", &labels).increment(1);
-        metrics::histogram!("switchboard_http_request_seconds", "route" => route.clone()).record(started.elapsed());
-        tracing::info!(request_id, %method, route, status, ms = started.elapsed().as_secs_f64() * 1e3, "request");
+        let elapsed = started.elapsed();
+        let status = response.status();
+        tracing::info!(request_id, %method, %route, status = status.as_u16(), ms = elapsed.as_secs_f64() * 1e3, "request");
+        metrics::histogram!("switchboard_http_request_seconds", "route" => route.clone()).record(elapsed);
+        let (method, status) = (method_label(&method), status_label(status));
+        metrics::counter!("switchboard_http_requests_total", "route" => route, "method" => method, "status" => status)
+            .increment(1);
         Ok(response)
     }
+}
+
+/// The label of requests that no route takes: paths are the senders' invention.
+const NO_ROUTE: SharedString = SharedString::const_str("none");
+
+/// The pattern as the router shares it, uncopied.
+fn route(pattern: Option<&PathPattern>) -> SharedString {
+    pattern.map_or(NO_ROUTE, |pattern| Arc::clone(&pattern.0).into())
+}
+
+/// Methods are tokens of the senders' invention too, and a label lives as long as the process.
+fn method_label(method: &Method) -> &'static str {
+    const KNOWN: [&str; 7] = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"];
+    KNOWN.into_iter().find(|known| *known == method.as_str()).unwrap_or("other")
+}
+
+/// The status in digits, without writing them anew for every request.
+fn status_label(status: StatusCode) -> &'static str {
+    static DIGITS: [u8; 1_500] = {
+        let mut digits = [b'0'; 1_500];
+        let (mut index, mut number) = (0, [b'1', b'0', b'0']);
+        while index < digits.len() {
+            digits[index] = number[index % 3];
+            index += 1;
+            if index % 3 == 0 {
+                // The next number, carrying.
+                number[2] += 1;
+                if number[2] > b'9' {
+                    number[2] = b'0';
+                    number[1] += 1;
+                }
+                if number[1] > b'9' {
+                    number[1] = b'0';
+                    number[0] += 1;
+                }
+            }
+        }
+        digits
+    };
+    let start = 3 * usize::from(status.as_u16().saturating_sub(100));
+    DIGITS.get(start..start + 3).and_then(|digits| std::str::from_utf8(digits).ok()).unwrap_or("other")
 }
 
 /// The caller's own request id and trace context where they can travel; a new id otherwise.
@@ -87,5 +131,49 @@ fn origin(request: &Request) -> Origin {
     Origin {
         request_id: text(&REQUEST_ID).unwrap_or_else(|| uuid::Uuid::now_v7().to_string()),
         traceparent: text(&TRACEPARENT),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_method_that_a_client_invents_makes_no_label() {
+        for method in [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::HEAD] {
+            assert_eq!(method_label(&method), method.as_str());
+        }
+        for invented in ["BREW", "get", "X1", "X2"] {
+            assert_eq!(method_label(&Method::from_bytes(invented.as_bytes()).unwrap()), "other");
+        }
+    }
+
+    #[test]
+    fn a_status_is_labelled_with_its_digits() {
+        for number in 100..600 {
+            assert_eq!(status_label(StatusCode::from_u16(number).unwrap()), number.to_string());
+        }
+        assert_eq!(status_label(StatusCode::from_u16(600).unwrap()), "other");
+    }
+
+    #[tokio::test]
+    async fn what_no_route_takes_is_one_route_however_it_is_spelled() {
+        let api = poem::Route::new().at("/things/:id", poem::endpoint::make_sync(|_| "a thing"));
+        let routes = poem::Route::new().nest("/api", api).nest_no_strip("/", crate::assets::routes());
+        for (path, label) in [
+            ("/api/things/1", "/api/things/:id"),
+            ("/api/nothing", "none"),
+            ("/wp-login.php", "none"),
+            ("/a/b/c", "none"),
+            ("/assets/nothing.js", "/assets/*path"),
+        ] {
+            let request = Request::builder().uri(path.parse().unwrap()).finish();
+            let found = match routes.call(request).await {
+                Ok(response) => route(response.data()),
+                Err(error) if problem::is_routeless(&error) => NO_ROUTE,
+                Err(error) => route(error.data()),
+            };
+            assert_eq!(found.as_ref(), label, "{path}");
+        }
     }
 }

@@ -1,7 +1,17 @@
-//! Liveness, readiness and metrics. Ready means that a call can be made: NATS is there, changes of
-//! members arrive, and every pool has a live and healthy worker.
+//! Liveness, readiness, health and metrics. Ready means that requests may be sent here: NATS is
+//! there, changes of members arrive, and every pool was at work at some time since the start. A pool
+//! that is lost later makes the system unhealthy and this gateway no less ready: calls go on without
+//! some pools, another gateway would miss the same ones, and taking all of them out of the load
+//! balancer would turn a part's failure into everybody's.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::Duration,
+};
 
 use poem::{
     Response, handler,
@@ -19,6 +29,9 @@ use super::{
     answer::{Answer, json},
 };
 
+/// Live and healthy workers by pool.
+type Workers = BTreeMap<&'static str, usize>;
+
 #[derive(Debug, Serialize)]
 struct Readiness {
     status: &'static str,
@@ -28,7 +41,32 @@ struct Readiness {
     /// Told to stop.
     draining: bool,
     /// Live and healthy workers of each pool.
-    workers: BTreeMap<&'static str, usize>,
+    workers: Workers,
+}
+
+/// Which pools were seen at work; a pool once seen stays so.
+#[derive(Debug, Default)]
+pub struct Seen(AtomicU8);
+
+impl Seen {
+    const ALL: u8 = (1 << Pool::ALL.len()) - 1;
+
+    /// Takes note of live and healthy workers by pool, in the order of [`Pool::ALL`].
+    fn note(&self, counts: impl IntoIterator<Item = usize>) {
+        let seen = counts.into_iter().enumerate().fold(0, |seen, (place, count)| seen | (u8::from(count > 0) << place));
+        self.0.fetch_or(seen, Ordering::Relaxed);
+    }
+
+    fn is_complete(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == Self::ALL
+    }
+}
+
+/// Live and healthy workers of each pool, taken note of.
+pub fn workers(gateway: &Gateway) -> Workers {
+    let counts = Pool::ALL.map(|pool| instances::healthy(&gateway.instances, Role::Pool(pool)));
+    gateway.seen.note(counts);
+    Pool::ALL.iter().map(|pool| pool.name()).zip(counts).collect()
 }
 
 /// The process runs.
@@ -37,18 +75,28 @@ pub(crate) fn live() -> &'static str {
     "alive\n"
 }
 
-/// Calls can be made.
+/// Requests may be sent here.
 #[handler]
 #[expect(clippy::needless_pass_by_value, reason = "an extractor")]
 pub(crate) fn ready(gateway: Data<&Arc<Gateway>>) -> Answer {
-    let workers: BTreeMap<&'static str, usize> =
-        Pool::ALL.iter().map(|pool| (pool.name(), instances::healthy(&gateway.instances, Role::Pool(*pool)))).collect();
+    report(&gateway, |gateway, _| gateway.seen.is_complete())
+}
+
+/// Everything works: the same, and every pool has a live and healthy worker now.
+#[handler]
+#[expect(clippy::needless_pass_by_value, reason = "an extractor")]
+pub(crate) fn health(gateway: Data<&Arc<Gateway>>) -> Answer {
+    report(&gateway, |_, workers| workers.values().all(|count| *count > 0))
+}
+
+fn report(gateway: &Gateway, pools_suffice: impl FnOnce(&Gateway, &Workers) -> bool) -> Answer {
+    let workers = workers(gateway);
     let nats = gateway.bus.is_connected();
     let access = gateway.access.is_fresh();
     let draining = gateway.stop.is_cancelled();
-    let ready = nats && access && !draining && workers.values().all(|count| *count > 0);
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    json(status, &Readiness { status: if ready { "ready" } else { "not_ready" }, nats, access, draining, workers })
+    let well = nats && access && !draining && pools_suffice(gateway, &workers);
+    let (code, status) = if well { (StatusCode::OK, "ready") } else { (StatusCode::SERVICE_UNAVAILABLE, "not_ready") };
+    json(code, &Readiness { status, nats, access, draining, workers })
 }
 
 /// Prometheus text.
@@ -62,3 +110,20 @@ pub(crate) fn metrics(gateway: Data<&Arc<Gateway>>) -> Response {
 
 /// How often the histograms' memory is tidied.
 pub const UPKEEP_EVERY: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pools_count_once_each_was_seen_and_a_later_loss_changes_nothing() {
+        let seen = Seen::default();
+        assert!(!seen.is_complete());
+        seen.note([1, 2, 1, 0, 1]);
+        assert!(!seen.is_complete(), "one was never there");
+        seen.note([0, 0, 0, 1, 0]);
+        assert!(seen.is_complete(), "each was there, if not all at once");
+        seen.note([0; 5]);
+        assert!(seen.is_complete());
+    }
+}

@@ -92,6 +92,11 @@ struct Document<'a> {
     retry_after_ms: Option<u64>,
 }
 
+/// Whether no route takes the request: another's or a missing thing is an answer of its route.
+pub fn is_routeless(error: &poem::Error) -> bool {
+    error.status() == StatusCode::NOT_FOUND && error.downcast_ref::<Problem>().is_none()
+}
+
 /// Shapes any error of a handler or of the router.
 pub fn respond(error: &poem::Error, public_url: &str, request_id: &str) -> Response {
     if let Some(problem) = error.downcast_ref::<Problem>() {

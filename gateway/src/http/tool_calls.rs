@@ -8,7 +8,8 @@ use std::{
 use poem::{handler, http::StatusCode, web::Data};
 use serde::{Deserialize, Serialize};
 use shared::{
-    Fault,
+    Code, Context, Fault,
+    bus::state::limits_key,
     command::tools::{Call, Called, TIMEOUT_RANGE_MS},
     id::CallId,
     json::Raw,
@@ -69,6 +70,15 @@ impl CallBody {
     }
 }
 
+/// A call that waited for nothing but a pause says so.
+fn explain(gateway: &Gateway, context: &Context, fault: Fault) -> Fault {
+    let limits = gateway.limits.get(&limits_key(context.organization));
+    if fault.code == Code::Timeout && limits.is_some_and(|limits| limits.paused) {
+        return Fault::timeout("The deadline passed while the organization's calls are paused.");
+    }
+    fault
+}
+
 /// Calls a tool and waits for its end.
 #[handler]
 pub(crate) async fn call(gateway: Data<&Arc<Gateway>>, identity: Identity, Body(body): Body<CallBody>) -> Answer {
@@ -78,8 +88,9 @@ pub(crate) async fn call(gateway: Data<&Arc<Gateway>>, identity: Identity, Body(
         return Err(Fault::invalid("timeout_ms", "Use 100 to 300,000 milliseconds.").into());
     }
     let patience = Duration::from_millis(timeout_ms.into());
-    let context = shared::Context { deadline: shared::Deadline::after(patience), ..identity.0 };
-    let Called { id, result, timings } = gateway.caller.call(&context, &body.command()?).await?;
+    let context = Context { deadline: shared::Deadline::after(patience), ..identity.0 };
+    let Called { id, result, timings } =
+        gateway.caller.call(&context, &body.command()?).await.map_err(|fault| explain(&gateway, &context, fault))?;
     let total = (started.elapsed().as_secs_f64() * 1e6).round() / 1e3;
     let timings_ms = TimingsMs { queued: timings.queued, upstream: timings.upstream, worker: timings.worker, total };
     json(StatusCode::OK, &Finished { id, state: "done", result: &result, timings_ms })

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream;
+use async_nats::jetstream::{self, AckKind};
 use bytes::Bytes;
 use futures::StreamExt;
 
@@ -97,6 +97,16 @@ impl AuditBatch {
             if let Err(cause) = message.ack().await {
                 // They come again, and the event id makes that harmless.
                 tracing::warn!(%cause, "audit acknowledgement");
+            }
+        }
+    }
+
+    /// They could not be kept: the stream delivers them again after `wait`, rather than once its own
+    /// patience is over.
+    pub async fn put_back(self, wait: Duration) {
+        for message in self.messages {
+            if let Err(cause) = message.ack_with(AckKind::Nak(Some(wait))).await {
+                tracing::debug!(%cause, "audit events put back");
             }
         }
     }

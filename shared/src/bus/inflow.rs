@@ -9,32 +9,36 @@ use async_nats::{Message, Subscriber};
 use futures::StreamExt;
 use tokio::time::Instant;
 
+use super::Bus;
+
 /// More than can be on the wire to one subscription.
 const SLACK: u64 = 64;
-/// When nothing has come for so long, nothing is on its way.
+/// When nothing has come for so long, most likely nothing is on its way.
 const QUIET: Duration = Duration::from_millis(250);
 /// The longest an end may take.
-const LONGEST: Duration = Duration::from_secs(2);
+const LONGEST: Duration = Duration::from_secs(3);
 
 /// Messages of one subscription.
 #[derive(Debug)]
 pub(super) struct Inflow {
     subscriber: Subscriber,
+    bus: Bus,
     received: u64,
-    ends_by: Option<Instant>,
+    announced: bool,
+    cut_at: Option<Instant>,
 }
 
 impl Inflow {
-    pub(super) const fn new(subscriber: Subscriber) -> Self {
-        Self { subscriber, received: 0, ends_by: None }
+    pub(super) const fn new(subscriber: Subscriber, bus: Bus) -> Self {
+        Self { subscriber, bus, received: 0, announced: false, cut_at: None }
     }
 
     /// The next message; `None` once ended. Cancel safe.
     pub(super) async fn next(&mut self) -> Option<Message> {
-        let message = match self.ends_by {
+        let message = match self.cut_at {
             None => self.subscriber.next().await,
-            Some(ends_by) => {
-                let until = ends_by.min(Instant::now() + QUIET);
+            Some(cut_at) => {
+                let until = cut_at.min(Instant::now() + QUIET);
                 match tokio::time::timeout_at(until, self.subscriber.next()).await {
                     Ok(message) => message,
                     Err(_quiet) => self.cut().await,
@@ -45,19 +49,29 @@ impl Inflow {
         message
     }
 
-    /// Announces the end; what comes until then is still handed out by [`Self::next`].
-    pub(super) async fn end(&mut self) {
-        if self.ends_by.is_some() {
-            return;
-        }
-        self.ends_by = Some(Instant::now() + LONGEST);
-        if let Err(cause) = self.subscriber.unsubscribe_after(self.received + SLACK).await {
-            tracing::debug!(%cause, "ending a subscription");
+    /// Announces the end: it comes after some more messages, however long they take. What comes
+    /// until then is still handed out by [`Self::next`].
+    pub(super) async fn announce_end(&mut self) {
+        if !std::mem::replace(&mut self.announced, true)
+            && let Err(cause) = self.subscriber.unsubscribe_after(self.received + SLACK).await
+        {
+            tracing::debug!(%cause, "announcing the end of a subscription");
         }
     }
 
-    /// Nothing is on its way: what the client holds is all there is.
+    /// Ends soon, even if nothing more comes.
+    pub(super) async fn end(&mut self) {
+        self.announce_end().await;
+        self.cut_at.get_or_insert(Instant::now() + LONGEST);
+    }
+
+    /// What the server had sent before it answered is here; it is asked right before the cut.
     async fn cut(&mut self) -> Option<Message> {
+        let asked = tokio::time::timeout(QUIET, self.bus.0.client.flush()).await;
+        tracing::debug!(answered = asked.is_ok(), "cutting a subscription");
+        if let Ok(Some(message)) = tokio::time::timeout(Duration::ZERO, self.subscriber.next()).await {
+            return Some(message);
+        }
         if let Err(cause) = self.subscriber.unsubscribe().await {
             tracing::debug!(%cause, "ending a subscription");
         }

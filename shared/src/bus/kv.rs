@@ -272,7 +272,12 @@ impl<T: DeserializeOwned> State<T> {
     /// Applies an entry unless newer news is known; answers its revision.
     fn apply(&self, bucket: Bucket, message: &Message) -> Option<u64> {
         let headers = message.headers.as_ref()?;
-        let header = |name: &str| headers.get(name).map(async_nats::HeaderValue::as_str);
+        // The last of a name is the server's: what was stored may bring headers of these names along,
+        // and an answer may be led here from another stream.
+        let header = |name: &str| headers.get_last(name).map(async_nats::HeaderValue::as_str);
+        if header("Nats-Stream")? != bucket.stream() {
+            return None;
+        }
         let revision: u64 = header("Nats-Sequence")?.parse().ok()?;
         let key = header("Nats-Subject")?.strip_prefix(&bucket.subject_prefix())?.to_owned();
         let deleted = header("KV-Operation").is_some() || header("Nats-Marker-Reason").is_some();

@@ -25,7 +25,7 @@ impl Bus {
             .queue_subscribe(subject::direct_to(pool), pool.name().to_owned())
             .await
             .map_err(|cause| Fault::unavailable("The message queue", cause))?;
-        Ok(Service { inflow: Inflow::new(subscription) })
+        Ok(Service { inflow: Inflow::new(subscription, self.clone()) })
     }
 
     /// Sends bytes to a caller's inbox.

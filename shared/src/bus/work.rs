@@ -53,7 +53,7 @@ impl Bus {
             .queue_subscribe(subject::work(pool), subject::WORK_GROUP.to_owned())
             .await
             .map_err(|cause| Fault::unavailable("The message queue", cause))?;
-        Ok(Work { inflow: Inflow::new(subscription), heard: Heard::start(self), bus: self.clone() })
+        Ok(Work { inflow: Inflow::new(subscription, self.clone()), heard: Heard::start(self), bus: self.clone() })
     }
 }
 
@@ -76,6 +76,11 @@ impl Work {
                 slot: Slot { ack, bus: self.bus.clone() },
             });
         }
+    }
+
+    /// Takes a few more and then nothing new, however long those few take.
+    pub async fn announce_end(&mut self) {
+        self.inflow.announce_end().await;
     }
 
     /// Takes nothing new; what was sent until then is still handed out by [`Self::next`].

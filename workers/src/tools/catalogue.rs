@@ -21,7 +21,7 @@ use shared::{
 
 use super::{
     asking,
-    definition::{Definition, Definitions, PinnedTool},
+    definition::{Definitions, PinnedTool},
 };
 use crate::{configurations::endpoint, pools::Tool, scope::Scope, sealing, upstream::Specification};
 
@@ -138,7 +138,19 @@ pub(super) async fn refreshed(scope: &Scope<'_, Tool>, id: ConfigurationId) -> R
     // Other names of the same configuration find the new pins when their entries are reloaded.
     scope.parts.catalogue.entries.invalidate(&key(scope.context, &id)).await;
     scope.parts.catalogue.entries.invalidate(&key(scope.context, &entry.configuration.name)).await;
+    if !definitions.changed.is_empty() {
+        forget_everywhere(&scope.parts.catalogue.entries, entry.id()).await;
+    }
     Ok(definitions)
+}
+
+/// Drops a configuration for every member of this process: a tool that changed must not be called
+/// by those who were not told. Other workers learn of it when they look again.
+async fn forget_everywhere(entries: &Entries, id: ConfigurationId) {
+    let keys = entries.iter().filter(|(_, known)| known.id() == id).map(|(key, _)| key);
+    for key in keys.collect::<Vec<_>>() {
+        entries.invalidate(key.as_ref()).await;
+    }
 }
 
 fn key(context: &Context, configuration: &str) -> Key {
