@@ -14,8 +14,8 @@ pub(crate) use self::{
         routes_without_a_token_tell_nothing_of_a_tenant,
     },
     members::{
-        a_member_with_role_user_cannot_do_what_admins_do,
-        a_members_own_configuration_is_unknown_to_the_rest, only_an_operator_creates_and_lists_organizations,
+        a_member_with_role_user_cannot_do_what_admins_do, a_members_own_configuration_is_unknown_to_the_rest,
+        only_an_operator_creates_and_lists_organizations,
     },
     tables::{a_row_cannot_point_into_another_organization, every_table_is_closed_to_other_organizations},
 };

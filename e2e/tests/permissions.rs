@@ -13,7 +13,7 @@ mod wire;
 pub(crate) use self::{
     acts::every_role_is_held_to_its_subjects,
     administration::{
-        a_consumer_into_the_gateways_inbox_steals_no_work, a_consumer_into_a_command_subject_forges_no_command,
+        a_consumer_into_a_command_subject_forges_no_command, a_consumer_into_the_gateways_inbox_steals_no_work,
         a_heartbeat_cannot_wipe_those_of_others, only_the_controller_administers_streams,
     },
     database::{

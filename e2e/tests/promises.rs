@@ -78,6 +78,7 @@ pub(crate) fn run(arguments: &Arguments) -> bool {
         }
         scale {
             more_workers_do_more: scale::narrow,
+            a_full_worker_loses_no_delivery: scale::narrow,
             a_thousand_active_organizations_among_ten_thousand_cost_little: scale::crowded,
         }
     );

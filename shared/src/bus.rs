@@ -3,7 +3,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use async_nats::{Client, ConnectOptions, jetstream};
+use async_nats::{Client, ConnectOptions, RequestErrorKind, jetstream};
+use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::{command::Pool, config, fault::Fault};
@@ -138,6 +139,16 @@ impl Bus {
     /// Waits until everything written so far has left.
     pub async fn flush(&self) -> Result<(), Fault> {
         self.0.client.flush().await.map_err(|cause| Fault::unavailable("The message queue", cause))
+    }
+
+    /// True once the server answered: everything it sent to this connection before is here. The
+    /// question goes where every pool may publish and nobody listens, and the server says so itself.
+    pub(crate) async fn is_answered(&self) -> bool {
+        let nobody = format!("{}.nobody", subject::inbox_prefix(Role::Gateway));
+        match self.0.client.request(nobody, Bytes::new()).await {
+            Ok(_) => true,
+            Err(cause) => cause.kind() == RequestErrorKind::NoResponders,
+        }
     }
 
     /// A connection that is down accepts nothing: writes would wait in memory and arrive late.

@@ -48,7 +48,9 @@ pub fn run(full: bool) -> Result<()> {
         ("Rust tests", &|| call(with_counts(cargo(&places).args(["test", "--workspace"]), full))),
         ("end to end through FastMCP", &|| {
             let mut again = cargo(&places);
-            again.args(["test", "--workspace", "--test", "e2e"]).env("SWITCHBOARD_FORCE_FASTMCP", "1");
+            // The queue's promises do not depend on which client asks the server.
+            again.args(["test", "--workspace", "--test", "e2e", "--", "--skip", "promises"]);
+            again.env("SWITCHBOARD_FORCE_FASTMCP", "1");
             call(with_counts(&mut again, full))
         }),
         ("Rust style", &|| rust_style(&places)),

@@ -4,6 +4,7 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
+use futures::{StreamExt, stream};
 use shared::{
     Fault,
     bus::streams::Sizes,
@@ -17,6 +18,8 @@ use crate::pools::Controller;
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// How soon a sweep that failed is tried again: after a reconnect NATS may still be starting.
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(500);
+/// Lanes that are changed at once: one after another, a second would not be enough for all.
+const CHANGES_AT_ONCE: usize = 16;
 
 /// Works until told to stop. A sweep of many lanes takes a while: a changed limit does not wait for it.
 pub async fn serve(parts: Arc<Controller>, sizes: Sizes, stop: CancellationToken) {
@@ -63,12 +66,14 @@ async fn apply_changes(parts: &Controller, applied: u64, latest: u64) -> u64 {
         // Another bucket than before.
         return latest;
     }
-    for (key, _) in parts.limits.since(applied) {
-        let Ok(organization) = key.parse::<OrganizationId>() else { continue };
-        if let Err(fault) = parts.obey(organization).await {
-            tracing::warn!(%fault, %organization, "a changed limit waits for the next sweep");
-        }
-    }
+    let changed = parts.limits.since(applied).into_iter().filter_map(|(key, _)| key.parse::<OrganizationId>().ok());
+    stream::iter(changed)
+        .for_each_concurrent(CHANGES_AT_ONCE, async |organization| {
+            if let Err(fault) = parts.obey(organization).await {
+                tracing::warn!(%fault, %organization, "a changed limit waits for the next sweep");
+            }
+        })
+        .await;
     latest
 }
 

@@ -53,7 +53,8 @@ impl Run for Call {
             request_id: &scope.context.request_id,
             progress: None,
         };
-        let result = client.call(request).await.map_err(|fault| if repeated { of_a_repetition(fault) } else { fault })?;
+        let result =
+            client.call(request).await.map_err(|fault| if repeated { of_a_repetition(fault) } else { fault })?;
         let upstream = milliseconds(asked);
         fits_a_frame(&result)?;
         let timings = Timings { queued: whole_milliseconds(scope.queued_ms), upstream, worker: milliseconds(started) };

@@ -7,7 +7,10 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{members, routes::{self, RouteLine}};
+use super::{
+    members,
+    routes::{self, RouteLine},
+};
 use crate::world::{Answer, Client, System, Tenant};
 
 /// How a route is attacked. Every route has one line in [`CASES`].
@@ -155,7 +158,8 @@ async fn attack(system: &System, client: &Client, attacker: &Side, victim: &Side
         Case::Create => creates(system, attacker, victim, &route.path).await,
         Case::Item => {
             for id in [&victim.demo, &victim.only, &victim.own] {
-                let ask = async |id: &str| client.send(client.request(method.clone(), &route.path.replace(":id", id))).await;
+                let ask =
+                    async |id: &str| client.send(client.request(method.clone(), &route.path.replace(":id", id))).await;
                 same(&ask(id).await, &ask(&Uuid::now_v7().to_string()).await);
             }
         }
@@ -212,7 +216,8 @@ async fn lists(client: &Client, victim: &Side, path: &str) {
     let theirs = victim.tenant.user.get(&format!("{path}?limit=1")).await.json();
     cursors.push(theirs["next"].as_str().expect("a second page").to_owned());
     while let Some(cursor) = cursors.pop() {
-        let page = client.send(client.request(Method::GET, path).query(&[("cursor", cursor.as_str()), ("limit", "1")])).await;
+        let page =
+            client.send(client.request(Method::GET, path).query(&[("cursor", cursor.as_str()), ("limit", "1")])).await;
         assert!(page.status == 200 || page.status == 400, "{}", page.text);
         nothing_of(victim, &page);
         if let Some(next) = page.json()["next"].as_str() {
@@ -259,9 +264,14 @@ async fn rows(system: &System, organization: Uuid) -> Value {
     assert!(tables.len() >= 5, "{tables:?}");
     let mut all = json!({});
     for (table, key) in tables {
-        let sql = format!("SELECT coalesce(jsonb_agg(to_jsonb(t) ORDER BY to_jsonb(t)::text), '[]') FROM {table} t WHERE {key} = $1");
-        let found: Value =
-            sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).bind(organization).fetch_one(&database).await.expect("the rows");
+        let sql = format!(
+            "SELECT coalesce(jsonb_agg(to_jsonb(t) ORDER BY to_jsonb(t)::text), '[]') FROM {table} t WHERE {key} = $1"
+        );
+        let found: Value = sqlx::query_scalar(sqlx::AssertSqlSafe(sql))
+            .bind(organization)
+            .fetch_one(&database)
+            .await
+            .expect("the rows");
         assert!(found.as_array().is_some_and(|rows| !rows.is_empty()), "the test has no rows in {table}: give it some");
         all[table] = found;
     }

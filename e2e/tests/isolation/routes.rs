@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use syn::{Block, Expr, Lit, Pat, Stmt, visit::{self, Visit}};
+use syn::{
+    Block, Expr, Lit, Pat, Stmt,
+    visit::{self, Visit},
+};
 
 /// A method and a path pattern (`:id` stands for one segment).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,10 +37,12 @@ pub(super) fn within(source: &str, function: &str, nests: &[&str]) -> Vec<RouteL
     for (prefix, local) in chain.nests {
         let Some((_, nested)) = locals.iter().find(|(name, _)| Some(name) == local.as_ref()) else { continue };
         assert!(nested.nests.is_empty(), "a nest within a nest is not understood here");
-        routes.extend(nested.routes.iter().map(|route| RouteLine {
-            method: route.method.clone(),
-            path: format!("{prefix}{}", route.path),
-        }));
+        routes.extend(
+            nested
+                .routes
+                .iter()
+                .map(|route| RouteLine { method: route.method.clone(), path: format!("{prefix}{}", route.path) }),
+        );
     }
     routes
 }

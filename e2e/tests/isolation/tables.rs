@@ -2,7 +2,7 @@
 //! having said: rows of another organization are neither seen nor touched. What exists comes from
 //! PostgreSQL's catalogue; what is granted stands here by hand, and a table that does not fails.
 
-use std::sync::Arc;
+use std::{fmt::Write as _, sync::Arc};
 
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgPool};
@@ -85,7 +85,9 @@ async fn filled(system: &System, superuser: &PgPool) -> Tenant {
     let answer = tenant.call("demo", "echo", json!({ "text": "x" })).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
     let id = tenant.id.to_string();
-    system.eventually("an audit row", "SELECT to_jsonb(l) FROM audit_logs l WHERE organization_id::text = $1", &id).await;
+    system
+        .eventually("an audit row", "SELECT to_jsonb(l) FROM audit_logs l WHERE organization_id::text = $1", &id)
+        .await;
     // Events pass through the outbox too quickly to be met there: this one is from tomorrow.
     sqlx::query("INSERT INTO audit_outbox (organization_id, event_id, event, created_at) VALUES ($1, $1, '\\x00', now() + interval '1 day')")
         .bind(tenant.id)
@@ -108,10 +110,10 @@ impl Attempt<'_> {
     async fn run(&self, sql: String, row: Option<&Value>) -> Result<i64, String> {
         let mut begin = String::from("BEGIN");
         if let Some(role) = self.assumed {
-            begin.push_str(&format!("; SET LOCAL ROLE {role}"));
+            let _ = write!(begin, "; SET LOCAL ROLE {role}");
         }
         if let Some(organization) = self.organization {
-            begin.push_str(&format!("; SET LOCAL app.org_id = '{organization}'"));
+            let _ = write!(begin, "; SET LOCAL app.org_id = '{organization}'");
         }
         let mut transaction = self.database.begin_with(AssertSqlSafe(begin)).await.expect("a transaction");
         let query = sqlx::query(AssertSqlSafe(sql.clone()));
@@ -123,7 +125,9 @@ impl Attempt<'_> {
         transaction.rollback().await.expect("nothing is kept");
         match outcome {
             Ok(row) => Ok(row.map_or(0, |row| sqlx::Row::try_get(&row, 0).unwrap_or(-1))),
-            Err(sqlx::Error::Database(error)) => Err(error.code().map(|code| code.into_owned()).unwrap_or_default()),
+            Err(sqlx::Error::Database(error)) => {
+                Err(error.code().map(std::borrow::Cow::into_owned).unwrap_or_default())
+            }
             Err(other) => panic!("{sql}: {other}"),
         }
     }
@@ -157,7 +161,8 @@ async fn every_table_as(system: &System, role: &str, targets: &[(&Table, Value)]
     for organization in [None, Some(""), Some(mine.as_str())] {
         for (table, row) in targets {
             let column = updatable(&database, table, role).await;
-            closed(&Attempt { database: &database, assumed, organization }, table, role, (row, column.as_deref())).await;
+            closed(&Attempt { database: &database, assumed, organization }, table, role, (row, column.as_deref()))
+                .await;
         }
     }
     for (table, row) in targets {
@@ -201,11 +206,13 @@ async fn closed(attempt: &Attempt<'_>, table: &Table, role: &str, (row, column):
 
     let count = attempt.run(format!("SELECT count(*) FROM {name} WHERE {foreign}"), None).await;
     assert_eq!(count, none_if(may('s')), "{what}: select");
-    let insert = format!("INSERT INTO {name} ({columns}) SELECT {columns} FROM jsonb_populate_record(NULL::{name}, $1)");
+    let insert =
+        format!("INSERT INTO {name} ({columns}) SELECT {columns} FROM jsonb_populate_record(NULL::{name}, $1)");
     assert_eq!(attempt.run(insert, Some(row)).await, Err(REFUSED.to_owned()), "{what}: insert");
     assert_eq!(column.is_some(), may('u'), "{what}: update is granted on {column:?}");
     let column = column.unwrap_or(key);
-    let update = format!("WITH t AS (UPDATE {name} SET {column} = {column} WHERE {foreign} RETURNING 1) SELECT count(*) FROM t");
+    let update =
+        format!("WITH t AS (UPDATE {name} SET {column} = {column} WHERE {foreign} RETURNING 1) SELECT count(*) FROM t");
     assert_eq!(attempt.run(update, None).await, none_if(may('u')), "{what}: update");
     let delete = format!("WITH t AS (DELETE FROM {name} WHERE {foreign} RETURNING 1) SELECT count(*) FROM t");
     assert_eq!(attempt.run(delete, None).await, none_if(may('d')), "{what}: delete");
@@ -222,11 +229,13 @@ async fn open_to_itself(attempt: &Attempt<'_>, table: &Table, role: &str, (row, 
         assert!(count.as_ref().is_ok_and(|count| *count > 0), "{what}: select: {count:?}");
     }
     if granted.contains('i') {
-        let insert = format!("INSERT INTO {name} ({columns}) SELECT {columns} FROM jsonb_populate_record(NULL::{name}, $1)");
+        let insert =
+            format!("INSERT INTO {name} ({columns}) SELECT {columns} FROM jsonb_populate_record(NULL::{name}, $1)");
         assert_eq!(attempt.run(insert, Some(row)).await, Err(DUPLICATE.to_owned()), "{what}: insert");
     }
     if let Some(column) = column {
-        let update = format!("WITH t AS (UPDATE {name} SET {column} = {column} WHERE {own} RETURNING 1) SELECT count(*) FROM t");
+        let update =
+            format!("WITH t AS (UPDATE {name} SET {column} = {column} WHERE {own} RETURNING 1) SELECT count(*) FROM t");
         let count = attempt.run(update, None).await;
         assert!(count.as_ref().is_ok_and(|count| *count > 0), "{what}: update: {count:?}");
     }

@@ -30,7 +30,11 @@ impl Act {
     }
 
     fn subscribe(subject: impl Into<String>, queue: Option<&str>, granted: &[&'static str]) -> Self {
-        Self { how: How::Subscribe(subject.into(), queue.map(str::to_owned)), granted: granted.to_vec(), harmless: false }
+        Self {
+            how: How::Subscribe(subject.into(), queue.map(str::to_owned)),
+            granted: granted.to_vec(),
+            harmless: false,
+        }
     }
 
     /// Those who may, do: the refusals of the others mean something.
@@ -60,7 +64,10 @@ pub(crate) async fn every_role_is_held_to_its_subjects(system: Arc<System>) {
             if !act.granted.contains(&role) {
                 let (refusal, what) = act.attempt(&mut attacker).await;
                 let refusal = refusal.unwrap_or_else(|| panic!("{role} was not refused: {what}"));
-                assert!(refusal.contains("Permissions Violation") && refusal.contains(&what), "{role}, {what}: {refusal}");
+                assert!(
+                    refusal.contains("Permissions Violation") && refusal.contains(&what),
+                    "{role}, {what}: {refusal}"
+                );
                 refused += 1;
             } else if act.harmless {
                 let (refusal, what) = act.attempt(&mut holder).await;
@@ -87,8 +94,24 @@ fn acts() -> Vec<Act> {
 fn listening() -> Vec<Act> {
     let mut acts = Vec::new();
     for everything in [
-        ">", "*", "*.>", "cmd.>", "cmd.*.>", "calls.>", "work.>", "audit.>", "kv.>", "$KV.>", "$JS.>", "$JS.API.>",
-        "$JS.ACK.>", "$JS.EVENT.>", "$SYS.>", "_INBOX.>", "_INBOX_gateway", "_R_.>",
+        ">",
+        "*",
+        "*.>",
+        "cmd.>",
+        "cmd.*.>",
+        "calls.>",
+        "work.>",
+        "audit.>",
+        "kv.>",
+        "$KV.>",
+        "$JS.>",
+        "$JS.API.>",
+        "$JS.ACK.>",
+        "$JS.EVENT.>",
+        "$SYS.>",
+        "_INBOX.>",
+        "_INBOX_gateway",
+        "_R_.>",
     ] {
         acts.push(Act::subscribe(everything, None, &[]));
         acts.push(Act::subscribe(everything, Some("w"), &[]));
@@ -133,7 +156,9 @@ fn sending() -> Vec<Act> {
     for pool in POOLS {
         acts.push(Act::publish(format!("_INBOX_{pool}.permissions.nobody"), &[]));
     }
-    for subject in ["_INBOX.permissions", "_R_.permissions.x", "anything", "$SYS.REQ.SERVER.PING", "$SYS.REQ.ACCOUNT.PING"] {
+    for subject in
+        ["_INBOX.permissions", "_R_.permissions.x", "anything", "$SYS.REQ.SERVER.PING", "$SYS.REQ.ACCOUNT.PING"]
+    {
         acts.push(Act::publish(subject, &[]));
     }
     acts
@@ -154,7 +179,9 @@ fn state() -> Vec<Act> {
         // News that the server did not republish would be believed by every watcher.
         acts.push(Act::publish(format!("{}permissions", bucket.watch_prefix()), &[]));
         acts.push(Act::subscribe(format!("{}>", bucket.watch_prefix()), None, watchers).harmless());
-        acts.push(Act::publish(format!("$JS.API.DIRECT.GET.{}", bucket.stream()), &readers(watchers)).harmless());
+        acts.push(Act::publish(format!("$JS.API.STREAM.MSG.GET.{}", bucket.stream()), &readers(watchers)).harmless());
+        // Its answer would be stored bytes, sent wherever the asker says.
+        acts.push(Act::publish(format!("$JS.API.DIRECT.GET.{}", bucket.stream()), &["controller"]).harmless());
         acts.push(Act::publish(format!("$JS.API.STREAM.INFO.{}", bucket.stream()), &readers(watchers)));
         let by_subject = format!("$JS.API.DIRECT.GET.{}.{}permissions", bucket.stream(), bucket.subject_prefix());
         acts.push(Act::publish(by_subject, &["controller"]));
@@ -174,7 +201,12 @@ fn readers(watchers: &[&'static str]) -> Vec<&'static str> {
 /// Who may do what to streams and consumers.
 fn jetstream() -> Vec<Act> {
     let mut acts: Vec<Act> = [
-        "INFO", "STREAM.LIST", "STREAM.NAMES", "STREAM.CREATE.spy", "ACCOUNT.PURGE.APP", "META.LEADER.STEPDOWN",
+        "INFO",
+        "STREAM.LIST",
+        "STREAM.NAMES",
+        "STREAM.CREATE.spy",
+        "ACCOUNT.PURGE.APP",
+        "META.LEADER.STEPDOWN",
         "SERVER.REMOVE",
     ]
     .iter()
@@ -183,14 +215,27 @@ fn jetstream() -> Vec<Act> {
     for config in streams::all(streams::Sizes::default()) {
         let stream = config.name;
         for act in [
-            "STREAM.CREATE", "STREAM.UPDATE", "STREAM.DELETE", "STREAM.PURGE", "STREAM.SNAPSHOT", "STREAM.RESTORE",
-            "STREAM.MSG.GET", "STREAM.MSG.DELETE", "STREAM.PEER.REMOVE", "STREAM.LEADER.STEPDOWN", "CONSUMER.LIST",
-            "CONSUMER.NAMES", "CONSUMER.CREATE",
+            "STREAM.CREATE",
+            "STREAM.UPDATE",
+            "STREAM.DELETE",
+            "STREAM.PURGE",
+            "STREAM.SNAPSHOT",
+            "STREAM.RESTORE",
+            "STREAM.MSG.DELETE",
+            "STREAM.PEER.REMOVE",
+            "STREAM.LEADER.STEPDOWN",
+            "CONSUMER.LIST",
+            "CONSUMER.NAMES",
+            "CONSUMER.CREATE",
         ] {
             acts.push(Act::publish(format!("$JS.API.{act}.{stream}"), &["controller"]));
         }
         for act in ["CREATE", "DURABLE.CREATE", "DELETE", "INFO", "PAUSE", "UNPIN", "LEADER.STEPDOWN", "MSG.NEXT"] {
             acts.push(Act::publish(format!("$JS.API.CONSUMER.{act}.{stream}.spy"), &["controller"]));
+        }
+        // Buckets have readers of their own.
+        if !stream.starts_with("KV_") {
+            acts.push(Act::publish(format!("$JS.API.STREAM.MSG.GET.{stream}"), &["controller"]));
         }
         if stream.starts_with("CALLS_") {
             acts.push(Act::publish(format!("$JS.API.STREAM.INFO.{stream}"), &["controller"]));

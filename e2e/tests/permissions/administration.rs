@@ -25,7 +25,10 @@ fn consumer(stream: &str, name: &str, filter: &str, deliver: &str, group: Option
 
 async fn refused(wire: &mut Wire, role: &str, subject: &str, body: &Value) {
     let refusal = wire.publish(subject, body.to_string().as_bytes()).await;
-    assert!(refusal.as_ref().is_some_and(|text| text.contains("Permissions Violation")), "{role}, {subject}: {refusal:?}");
+    assert!(
+        refusal.as_ref().is_some_and(|text| text.contains("Permissions Violation")),
+        "{role}, {subject}: {refusal:?}"
+    );
 }
 
 /// The error code of a consumer's or stream's information; 404 when it does not exist.
@@ -62,7 +65,12 @@ pub(crate) async fn a_consumer_into_the_gateways_inbox_steals_no_work(system: Ar
 
 /// With the grant the same request works: the inbox of another role gets what lies in the stream.
 /// Subjects of a pool without lanes are used, so that no call is touched.
-async fn the_grant_alone_stands_in_between(system: &System, controller: &mut Wire, stream: &str, organization: OrganizationId) {
+async fn the_grant_alone_stands_in_between(
+    system: &System,
+    controller: &mut Wire,
+    stream: &str,
+    organization: OrganizationId,
+) {
     let mut gateway = Wire::connect(system, "gateway").await;
     let name = format!("granted_{}", organization.0.simple());
     let lane = format!("calls.{}.audit.{organization}", organization.partition());

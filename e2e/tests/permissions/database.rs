@@ -1,7 +1,7 @@
 //! A pool's PostgreSQL role by hand: other pools' tables, other roles, and everything that would
 //! weaken the walls. Each is refused by PostgreSQL, whatever our code would have done.
 
-use std::sync::Arc;
+use std::{fmt::Write as _, sync::Arc};
 
 use sqlx::{AssertSqlSafe, Executor, PgPool};
 
@@ -16,14 +16,14 @@ const REFUSED: &str = "42501";
 pub(super) async fn attempt(database: &PgPool, settings: &[(&str, &str)], sql: &str) -> Result<u64, String> {
     let mut begin = String::from("BEGIN");
     for (name, value) in settings {
-        begin.push_str(&format!("; SET LOCAL {name} = '{value}'"));
+        let _ = write!(begin, "; SET LOCAL {name} = '{value}'");
     }
     let mut transaction = database.begin_with(AssertSqlSafe(begin)).await.expect("a transaction");
     let outcome = transaction.execute(sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))).await;
     transaction.rollback().await.expect("nothing is kept");
     match outcome {
         Ok(done) => Ok(done.rows_affected()),
-        Err(sqlx::Error::Database(error)) => Err(error.code().map(|code| code.into_owned()).unwrap_or_default()),
+        Err(sqlx::Error::Database(error)) => Err(error.code().map(std::borrow::Cow::into_owned).unwrap_or_default()),
         Err(other) => panic!("{sql}: {other}"),
     }
 }
@@ -52,7 +52,10 @@ pub(crate) async fn a_pool_cannot_reach_another_pools_tables(system: Arc<System>
         ("token", &["organizations", "users", "mcp_tools", "audit_logs"]),
         ("tool", &["users", "audit_logs"]),
         ("audit", &["organizations", "users", "tenant_keys", "mcp_configurations", "mcp_tools", "audit_outbox"]),
-        ("controller", &["organizations", "users", "tenant_keys", "mcp_configurations", "mcp_tools", "audit_outbox", "audit_logs"]),
+        (
+            "controller",
+            &["organizations", "users", "tenant_keys", "mcp_configurations", "mcp_tools", "audit_outbox", "audit_logs"],
+        ),
     ];
     for (pool, tables) in forbidden {
         let mut statements = Vec::new();
@@ -68,20 +71,39 @@ pub(crate) async fn a_pool_cannot_reach_another_pools_tables(system: Arc<System>
     }
     // What is shared is shared for reading, or for writing only.
     let tool = [
-        "UPDATE mcp_configurations SET endpoint = 'http://elsewhere.example'", "DELETE FROM mcp_configurations",
-        "UPDATE tenant_keys SET state = 'retired'", "UPDATE organizations SET concurrency_limit = 256",
-        "INSERT INTO users (organization_id, subject, role) VALUES (app.org_id(), 'x', 'admin')", "SELECT FROM audit_outbox",
-        "DELETE FROM audit_outbox", "UPDATE audit_outbox SET event = ''",
+        "UPDATE mcp_configurations SET endpoint = 'http://elsewhere.example'",
+        "DELETE FROM mcp_configurations",
+        "UPDATE tenant_keys SET state = 'retired'",
+        "UPDATE organizations SET concurrency_limit = 256",
+        "INSERT INTO users (organization_id, subject, role) VALUES (app.org_id(), 'x', 'admin')",
+        "SELECT FROM audit_outbox",
+        "DELETE FROM audit_outbox",
+        "UPDATE audit_outbox SET event = ''",
     ];
     all_refused(&system, &tenant, "tool", &owned(&tool)).await;
-    let session = ["SELECT FROM audit_outbox", "DELETE FROM users", "UPDATE users SET subject = 'x'",
-        "UPDATE organizations SET id = gen_random_uuid()", "UPDATE organizations SET slug = 'x'", "DELETE FROM organizations"];
+    let session = [
+        "SELECT FROM audit_outbox",
+        "DELETE FROM users",
+        "UPDATE users SET subject = 'x'",
+        "UPDATE organizations SET id = gen_random_uuid()",
+        "UPDATE organizations SET slug = 'x'",
+        "DELETE FROM organizations",
+    ];
     all_refused(&system, &tenant, "session", &owned(&session)).await;
-    let token = ["DELETE FROM tenant_keys", "UPDATE mcp_configurations SET scope = 'user'",
-        "UPDATE mcp_configurations SET organization_id = gen_random_uuid()", "SELECT FROM audit_outbox"];
+    let token = [
+        "DELETE FROM tenant_keys",
+        "UPDATE mcp_configurations SET scope = 'user'",
+        "UPDATE mcp_configurations SET organization_id = gen_random_uuid()",
+        "SELECT FROM audit_outbox",
+    ];
     all_refused(&system, &tenant, "token", &owned(&token)).await;
-    let audit = ["INSERT INTO audit_logs (organization_id) VALUES (app.org_id())", "UPDATE audit_logs SET actor = 'x'",
-        "DELETE FROM audit_logs", "TRUNCATE audit_logs", "SELECT FROM audit_logs_default"];
+    let audit = [
+        "INSERT INTO audit_logs (organization_id) VALUES (app.org_id())",
+        "UPDATE audit_logs SET actor = 'x'",
+        "DELETE FROM audit_logs",
+        "TRUNCATE audit_logs",
+        "SELECT FROM audit_logs_default",
+    ];
     all_refused(&system, &tenant, "audit", &owned(&audit)).await;
 }
 
@@ -159,7 +181,12 @@ pub(crate) async fn a_pool_cannot_create_or_weaken_anything(system: Arc<System>)
 
 pub(crate) async fn a_pool_cannot_turn_row_security_off(system: Arc<System>) {
     let (mine, other) = (system.organization().await, system.organization().await);
-    let tables = [("session", "users"), ("token", "mcp_configurations"), ("tool", "mcp_configurations"), ("audit", "audit_logs")];
+    let tables = [
+        ("session", "users"),
+        ("token", "mcp_configurations"),
+        ("tool", "mcp_configurations"),
+        ("audit", "audit_logs"),
+    ];
     for (pool, table) in tables {
         let database = system.database(pool).await;
         let organization = mine.id.to_string();

@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::{ROLES, wire::{Heard, Wire}};
+use super::{
+    ROLES,
+    wire::{Heard, Wire},
+};
 use crate::world::System;
 
 /// Every role but one, each refused the subscriptions.
@@ -15,7 +18,10 @@ async fn refused_spies(system: &System, except: &str, subjects: &[(&str, Option<
         let mut wire = Wire::connect(system, role).await;
         for (subject, queue) in subjects {
             let refusal = wire.subscribe(subject, *queue).await;
-            assert!(refusal.is_some_and(|refusal| refusal.contains("Permissions Violation")), "{role}: {subject} {queue:?}");
+            assert!(
+                refusal.is_some_and(|refusal| refusal.contains("Permissions Violation")),
+                "{role}: {subject} {queue:?}"
+            );
         }
         spies.push((role, wire));
     }

@@ -7,11 +7,11 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use serde_json::{Value, json};
 use shared::{
     Code, Deadline, Fault,
-    bus::{
-        frame::Frame,
-        subject,
+    bus::{frame::Frame, subject},
+    command::{
+        Page, Pool,
+        configurations::{Configuration, List},
     },
-    command::{Page, Pool, configurations::{Configuration, List}},
     id::OrganizationId,
 };
 use tokio::sync::Mutex;
@@ -40,8 +40,8 @@ impl Envelope {
         Self::of(organization).with("Command", command).with("Reply-To", reply)
     }
 
-    fn with(mut self, name: &'static str, value: impl ToString) -> Self {
-        self.0.insert(name, value.to_string());
+    fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.0.insert(name, value.into());
         self
     }
 
@@ -52,7 +52,11 @@ impl Envelope {
 
     async fn send(&self, wire: &mut Wire, subject: &str, reply: Option<&str>, payload: &[u8]) {
         let headers: Vec<(&str, &str)> = self.0.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        assert_eq!(wire.publish_with(subject, reply, &headers, payload).await, None, "the gateway may send this: {subject}");
+        assert_eq!(
+            wire.publish_with(subject, reply, &headers, payload).await,
+            None,
+            "the gateway may send this: {subject}"
+        );
     }
 }
 
@@ -72,7 +76,10 @@ async fn refusals(system: &System, pool: &str, reason: &str) -> u64 {
         let metrics = system.http.get(format!("http://{address}/metrics")).send().await.expect("metrics");
         let metrics = metrics.text().await.expect("metrics");
         let line = format!("switchboard_messages_refused_total{{reason=\"{reason}\"}} ");
-        let count = metrics.lines().find_map(|found| found.strip_prefix(&line)).map_or(0, |count| count.parse().expect("a count"));
+        let count = metrics
+            .lines()
+            .find_map(|found| found.strip_prefix(&line))
+            .map_or(0, |count| count.parse().expect("a count"));
         sum += count;
     }
     sum
@@ -138,7 +145,7 @@ pub(crate) async fn a_direct_command_of_another_organization_is_refused(system: 
     let mut forger = Wire::connect(&system, "gateway").await;
     let inbox = forger.inbox.clone();
     let to_victim = subject::direct::<List>(victim);
-    let forged = [
+    let attempts = [
         ("organization", Envelope::of(mine), Some(inbox.as_str())),
         ("organization", Envelope::of(victim).with("Org", victim.to_string().to_uppercase()), Some(&inbox)),
         ("organization", Envelope::of(victim).with("Org", ""), Some(&inbox)),
@@ -151,7 +158,7 @@ pub(crate) async fn a_direct_command_of_another_organization_is_refused(system: 
         ("reply", Envelope::of(victim), Some("audit.forged")),
         ("reply", Envelope::of(victim), Some("cmd.token.configurations.list.x")),
     ];
-    for (reason, envelope, reply) in forged {
+    for (reason, envelope, reply) in attempts {
         let before = refusals(&system, "token", reason).await;
         envelope.send(&mut forger, &to_victim, reply, &list()).await;
         eventually_refused(&system, "token", reason, before + 1).await;
@@ -200,15 +207,15 @@ pub(crate) async fn a_queued_message_with_a_forged_reply_is_refused_and_acknowle
     let inbox = forger.inbox.clone();
     let lane = subject::queued(Pool::Tool, organization);
     let envelope = |reply: &str| Envelope::queued(organization, "tools.call", reply);
-    let forged = [
+    let attempts = [
         ("reply", envelope("audit.forged")),
         ("reply", envelope(&subject::direct::<List>(OrganizationId(other.id)))),
         ("reply", envelope("$JS.API.STREAM.DELETE.AUDIT")),
         ("reply", envelope(&inbox).without("Reply-To")),
         ("header", envelope(&inbox).without("Command")),
-        ("organization", envelope(&inbox).with("Org", other.id)),
+        ("organization", envelope(&inbox).with("Org", other.id.to_string())),
     ];
-    for (reason, envelope) in forged {
+    for (reason, envelope) in attempts {
         let before = refusals(&system, "tool", reason).await;
         envelope.send(&mut forger, &lane, None, &list()).await;
         eventually_refused(&system, "tool", reason, before + 1).await;
@@ -226,7 +233,12 @@ pub(crate) async fn undecodable_or_unknown_queued_messages_are_answered_and_ackn
     let mut wire = Wire::connect(&system, "gateway").await;
     let inbox = wire.inbox.clone();
     let lane = subject::queued(Pool::Tool, organization);
-    for (command, payload) in [("tools.call", b"\xc1".as_slice()), ("tools.call", b""), ("tools.explode", b"\x80"), ("configurations.list", b"\x80")] {
+    for (command, payload) in [
+        ("tools.call", b"\xc1".as_slice()),
+        ("tools.call", b""),
+        ("tools.explode", b"\x80"),
+        ("configurations.list", b"\x80"),
+    ] {
         Envelope::queued(organization, command, &inbox).send(&mut wire, &lane, None, payload).await;
         assert_eq!(refused(&wire.next("a refusal").await.payload).code, Code::Invalid, "{command}");
         wire.next("the confirmation of its audit event").await;

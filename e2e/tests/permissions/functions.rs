@@ -53,7 +53,9 @@ pub(crate) async fn every_function_is_its_pools_alone(system: Arc<System>) {
     }
     // Its caller's right is not enough: organizations are an operator's.
     let session = system.database("session").await;
-    for settings in [vec![], vec![("app.platform_role", "admin")], vec![("app.role", "admin"), ("app.platform_role", "")]] {
+    for settings in
+        [vec![], vec![("app.platform_role", "admin")], vec![("app.role", "admin"), ("app.platform_role", "")]]
+    {
         for call in [
             "SELECT * FROM app.list_organizations(NULL, 1)",
             "SELECT * FROM app.create_organization('x', 'X')",

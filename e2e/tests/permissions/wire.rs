@@ -2,10 +2,15 @@
 //! it likes; here everything the server had to say about a line stands before the PONG that follows
 //! it, so "refused" and "nothing came" are facts and not guesses about time.
 
+use std::fmt::Write as _;
+
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::{TcpStream, tcp::{OwnedReadHalf, OwnedWriteHalf}},
+    net::{
+        TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
 };
 
 use crate::world::{PATIENCE, System};
@@ -81,7 +86,7 @@ impl Wire {
     ) -> Option<String> {
         let mut block = String::from("NATS/1.0\r\n");
         for (name, value) in headers {
-            block.push_str(&format!("{name}: {value}\r\n"));
+            let _ = write!(block, "{name}: {value}\r\n");
         }
         block.push_str("\r\n");
         let reply = reply.map_or_else(String::new, |reply| format!("{reply} "));

@@ -4,11 +4,10 @@
 
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Bus, kv::Bucket};
+use super::Bus;
 
 const ASK_EVERY: Duration = Duration::from_secs(1);
 
@@ -41,7 +40,7 @@ async fn ask(bus: Bus, heard: watch::Sender<Instant>) {
         // One question late: within this process an answer may overtake deliveries that came before it.
         let earlier = std::mem::replace(&mut asked, Instant::now());
         let since = tokio::select! {
-            answered = is_answered(&bus) => answered.then_some(earlier),
+            answered = bus.is_answered() => answered.then_some(earlier),
             // Nothing of an old connection comes over a new one.
             Ok(()) = connections.changed() => Some(Instant::now()),
         };
@@ -50,10 +49,4 @@ async fn ask(bus: Bus, heard: watch::Sender<Instant>) {
         }
         tokio::time::sleep(ASK_EVERY).await;
     }
-}
-
-/// Any question that the role may ask will do.
-async fn is_answered(bus: &Bus) -> bool {
-    let question = format!("$JS.API.STREAM.INFO.{}", Bucket::Configs.stream());
-    bus.0.client.request(question, Bytes::new()).await.is_ok()
 }

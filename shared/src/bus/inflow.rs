@@ -41,7 +41,7 @@ impl Inflow {
                 let until = cut_at.min(Instant::now() + QUIET);
                 match tokio::time::timeout_at(until, self.subscriber.next()).await {
                     Ok(message) => message,
-                    Err(_quiet) => self.cut().await,
+                    Err(_quiet) => self.last_or_cut().await,
                 }
             }
         };
@@ -65,12 +65,13 @@ impl Inflow {
         self.cut_at.get_or_insert(Instant::now() + LONGEST);
     }
 
-    /// What the server had sent before it answered is here; it is asked right before the cut.
-    async fn cut(&mut self) -> Option<Message> {
-        let asked = tokio::time::timeout(QUIET, self.bus.0.client.flush()).await;
-        tracing::debug!(answered = asked.is_ok(), "cutting a subscription");
-        if let Ok(Some(message)) = tokio::time::timeout(Duration::ZERO, self.subscriber.next()).await {
-            return Some(message);
+    /// Silence may be that of a busy machine; only what has not come by the server's next answer is
+    /// not on its way.
+    async fn last_or_cut(&mut self) -> Option<Message> {
+        let asked = tokio::time::timeout(LONGEST, self.bus.is_answered()).await;
+        tracing::debug!(answered = asked.unwrap_or(false), "cutting a subscription");
+        if let Ok(message) = tokio::time::timeout(Duration::ZERO, self.subscriber.next()).await {
+            return message;
         }
         if let Err(cause) = self.subscriber.unsubscribe().await {
             tracing::debug!(%cause, "ending a subscription");

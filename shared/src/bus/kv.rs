@@ -1,5 +1,5 @@
 //! Shared state in key-value buckets (NATS ADR-8 layout). Readers keep a copy in memory: one
-//! snapshot by direct reads, then every change as the server republishes it. No consumer is
+//! snapshot read one by one, then every change as the server republishes it. No consumer is
 //! created, so that watching needs no right to create one.
 
 use std::{
@@ -9,9 +9,10 @@ use std::{
 };
 
 use async_nats::{
-    HeaderMap, Message, StatusCode,
+    HeaderMap, Message,
     jetstream::context::{PublishError, PublishErrorKind},
 };
+use base64::{Engine as _, prelude::BASE64_STANDARD as STANDARD};
 use bytes::Bytes;
 use futures::StreamExt;
 use serde::{Serialize, de::DeserializeOwned};
@@ -269,8 +270,8 @@ impl<T> State<T> {
 }
 
 impl<T: DeserializeOwned> State<T> {
-    /// Applies an entry unless newer news is known; answers its revision.
-    fn apply(&self, bucket: Bucket, message: &Message) -> Option<u64> {
+    /// Takes in a republished change; answers its revision.
+    fn hear(&self, bucket: Bucket, message: &Message) -> Option<u64> {
         let headers = message.headers.as_ref()?;
         // The last of a name is the server's: what was stored may bring headers of these names along,
         // and an answer may be led here from another stream.
@@ -278,19 +279,31 @@ impl<T: DeserializeOwned> State<T> {
         if header("Nats-Stream")? != bucket.stream() {
             return None;
         }
-        let revision: u64 = header("Nats-Sequence")?.parse().ok()?;
-        let key = header("Nats-Subject")?.strip_prefix(&bucket.subject_prefix())?.to_owned();
+        let revision = header("Nats-Sequence")?.parse().ok()?;
         let deleted = header("KV-Operation").is_some() || header("Nats-Marker-Reason").is_some();
-        let value = if deleted { None } else { read_value(bucket, &key, &message.payload) };
+        self.apply(bucket, header("Nats-Subject")?, revision, (!deleted).then_some(&message.payload))?;
+        Some(revision)
+    }
+
+    /// Applies an entry unless newer news is known. What cannot be read leaves the value as it was.
+    fn apply(&self, bucket: Bucket, subject: &str, revision: u64, payload: Option<&[u8]>) -> Option<()> {
+        let key = subject.strip_prefix(&bucket.subject_prefix())?.to_owned();
+        let read = payload.map(|payload| read_value(bucket, &key, payload));
         {
             let mut entries = self.write();
-            if entries.get(&key).is_some_and(|known| known.revision >= revision) {
-                return Some(revision);
+            let known = entries.entry(key).or_insert(Entry { revision: 0, value: None });
+            if known.revision >= revision {
+                return Some(());
             }
-            entries.insert(key, Entry { revision, value });
+            known.revision = revision;
+            match read {
+                Some(Some(value)) => known.value = Some(value),
+                Some(None) => {}
+                None => known.value = None,
+            }
         }
         self.changes.send_modify(|latest| *latest = revision.max(*latest));
-        Some(revision)
+        Some(())
     }
 }
 
@@ -321,7 +334,7 @@ async fn follow<T: DeserializeOwned>(bus: &Bus, bucket: Bucket, state: &State<T>
         tokio::select! {
             message = news.next() => {
                 let Some(message) = message else { anyhow::bail!("the subscription ended") };
-                if let Some(revision) = state.apply(bucket, &message) {
+                if let Some(revision) = state.hear(bucket, &message) {
                     state.advance(revision);
                 }
             }
@@ -359,35 +372,46 @@ async fn last_revision(bus: &Bus, bucket: Bucket) -> anyhow::Result<Seen> {
     }
 }
 
-/// Reads every entry from a revision on, by batched direct reads (NATS ADR-31).
+/// Reads every entry from a revision on, one by one. Not by direct reads, which would be quicker: the
+/// server sends a direct read's answer, stored bytes as they are, wherever the asker says, and NATS
+/// does not hold that subject against the asker's permissions. This answer is JSON of the server's own.
 async fn read_from<T: DeserializeOwned>(bus: &Bus, bucket: Bucket, from: u64, state: &State<T>) -> anyhow::Result<()> {
-    const BATCH: u64 = 500;
+    #[derive(serde::Deserialize)]
+    struct Answer {
+        message: Option<Stored>,
+        error: Option<Refused>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Stored {
+        subject: String,
+        seq: u64,
+        #[serde(default)]
+        hdrs: String,
+        #[serde(default)]
+        data: String,
+    }
+    #[derive(serde::Deserialize)]
+    struct Refused {
+        code: u16,
+    }
+    const NOTHING_MORE: u16 = 404;
+
     let mut next = from;
     loop {
-        let inbox = bus.0.client.new_inbox();
-        let mut answers = bus.0.client.subscribe(inbox.clone()).await?;
-        let request =
-            serde_json::json!({ "seq": next, "next_by_subj": format!("{}>", bucket.subject_prefix()), "batch": BATCH });
-        let subject = format!("$JS.API.DIRECT.GET.{}", bucket.stream());
-        bus.0.client.publish_with_reply(subject, inbox, serde_json::to_vec(&request)?.into()).await?;
-        let mut read = 0;
-        loop {
-            let message = tokio::time::timeout(super::API_PATIENCE, answers.next())
-                .await?
-                .ok_or_else(|| anyhow::anyhow!("the subscription ended"))?;
-            match message.status {
-                None | Some(StatusCode::OK) => {
-                    let revision = state.apply(bucket, &message).ok_or_else(|| anyhow::anyhow!("a malformed entry"))?;
-                    next = revision + 1;
-                    read += 1;
-                }
-                Some(StatusCode::NO_RESPONDERS) => anyhow::bail!("the bucket does not answer"),
-                // 204: end of the batch; 404: nothing from here on.
-                Some(_) => break,
-            }
-        }
-        if read < BATCH {
-            return Ok(());
-        }
+        let question = serde_json::json!({ "seq": next, "next_by_subj": format!("{}>", bucket.subject_prefix()) });
+        let subject = format!("$JS.API.STREAM.MSG.GET.{}", bucket.stream());
+        let answer = bus.0.client.request(subject, serde_json::to_vec(&question)?.into()).await?;
+        let stored = match serde_json::from_slice(&answer.payload)? {
+            Answer { message: Some(stored), .. } => stored,
+            Answer { error: Some(Refused { code: NOTHING_MORE }), .. } => return Ok(()),
+            Answer { .. } => anyhow::bail!("the bucket does not answer"),
+        };
+        let (headers, data) = (STANDARD.decode(stored.hdrs)?, STANDARD.decode(stored.data)?);
+        let headers = String::from_utf8_lossy(&headers).into_owned();
+        let deleted = headers.contains("\r\nKV-Operation:") || headers.contains("\r\nNats-Marker-Reason:");
+        state
+            .apply(bucket, &stored.subject, stored.seq, (!deleted).then_some(&data))
+            .ok_or_else(|| anyhow::anyhow!("a malformed entry"))?;
+        next = stored.seq + 1;
     }
 }

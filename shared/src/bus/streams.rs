@@ -94,7 +94,8 @@ fn bucket_stream(bucket: Bucket, sizes: Sizes) -> Config {
         // A roll-up empties the whole bucket, whoever's keys: one heartbeat could wipe all others.
         allow_rollup: false,
         deny_delete: true,
-        allow_direct: true,
+        // A direct read answers stored bytes wherever the asker says (see `kv`).
+        allow_direct: false,
         allow_message_ttl: true,
         max_bytes: 64 * MEBIBYTE,
         // Watchers listen here: no consumer, so no role but the controller may create one.

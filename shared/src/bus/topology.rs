@@ -77,11 +77,11 @@ fn pool_permissions(pool: Pool, publish: &mut Vec<String>, subscribe: &mut Vec<S
     }
 }
 
-/// Reading a bucket: its last revision, direct reads, and changes as the server republishes them.
+/// Reading a bucket: its last revision, its entries, and changes as the server republishes them.
 fn watches(buckets: &[Bucket], publish: &mut Vec<String>, subscribe: &mut Vec<String>) {
     for bucket in buckets {
         publish.push(format!("$JS.API.STREAM.INFO.{}", bucket.stream()));
-        publish.push(format!("$JS.API.DIRECT.GET.{}", bucket.stream()));
+        publish.push(format!("$JS.API.STREAM.MSG.GET.{}", bucket.stream()));
         subscribe.push(format!("{}>", bucket.watch_prefix()));
     }
 }

@@ -288,7 +288,10 @@ mod tests {
         let entry = entry(due_at);
         assert!(!entry.is_due(due_at.checked_sub(Duration::from_secs(1)).unwrap()), "still believed");
         assert!(entry.is_due(due_at));
-        assert!((0..100).all(|_| !entry.is_due(due_at + LOOK_AGAIN_AFTER / 2)), "the others do not wait for the answer");
+        assert!(
+            (0..100).all(|_| !entry.is_due(due_at + LOOK_AGAIN_AFTER / 2)),
+            "the others do not wait for the answer"
+        );
         assert!(entry.is_due(due_at + LOOK_AGAIN_AFTER));
     }
 

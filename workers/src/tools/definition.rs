@@ -59,7 +59,11 @@ impl Definition {
         self.compiled
             .get_or_try_init(async || {
                 let text = Arc::clone(&self.text);
-                if text.len() <= INLINE_BYTES { Ok(Compiled::of(&text)) } else { heavily(move || Compiled::of(&text)).await }
+                if text.len() <= INLINE_BYTES {
+                    Ok(Compiled::of(&text))
+                } else {
+                    heavily(move || Compiled::of(&text)).await
+                }
             })
             .await
     }

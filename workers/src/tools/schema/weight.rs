@@ -215,7 +215,8 @@ mod tests {
         let schema = json!({ "$id": "urn:x", "anyOf": [{ "$ref": "urn:x#/$defs/a" }, { "$ref": "#b" }],
             "$defs": { "a": { "$anchor": "b", "type": "string" } } });
         assert_eq!(looks(&schema), Some(5));
-        let dynamic = json!({ "$dynamicAnchor": "n", "items": { "$dynamicRef": "#n" }, "contains": { "$dynamicRef": "#n" } });
+        let dynamic =
+            json!({ "$dynamicAnchor": "n", "items": { "$dynamicRef": "#n" }, "contains": { "$dynamicRef": "#n" } });
         assert_eq!(looks(&dynamic), None);
     }
 }

@@ -9,8 +9,7 @@ use serde_json::Value;
 const SAME_VALUE: [&str; 9] =
     ["allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas", "dependencies"];
 /// Of these, one applies to a property; to an item.
-const ONE_OF: [&[&str]; 2] =
-    [&["properties", "additionalProperties"], &["prefixItems", "items", "additionalItems"]];
+const ONE_OF: [&[&str]; 2] = [&["properties", "additionalProperties"], &["prefixItems", "items", "additionalItems"]];
 /// Each of these applies to a property; to an item.
 const EACH: [&[&str]; 2] =
     [&["patternProperties", "unevaluatedProperties", "propertyNames"], &["contains", "unevaluatedItems"]];
