@@ -20,7 +20,7 @@ fn sources() -> Vec<(String, String)> {
             let entry = entry.expect("readable sources");
             let path = entry.path().strip_prefix(root()).expect("below the root").to_string_lossy().into_owned();
             let is_test = path.contains("/tests/") || path.ends_with("/tests.rs");
-            if !path.ends_with(".rs") || is_test {
+            if entry.path().extension() != Some("rs".as_ref()) || is_test {
                 continue;
             }
             let text = std::fs::read_to_string(entry.path()).expect("readable sources");
@@ -49,9 +49,13 @@ pub(crate) fn crates_depend_one_way() {
     ];
     for (krate, forbidden) in forbidden {
         let manifest = std::fs::read_to_string(root().join(krate).join("Cargo.toml")).expect("a manifest");
-        let dependencies = manifest.split("[dependencies]").nth(1).expect("dependencies").split("\n[").next().unwrap_or_default();
+        let dependencies =
+            manifest.split("[dependencies]").nth(1).expect("dependencies").split("\n[").next().unwrap_or_default();
         for name in forbidden {
-            assert!(!dependencies.lines().any(|line| line.starts_with(&format!("{name}."))), "{krate} depends on {name}");
+            assert!(
+                !dependencies.lines().any(|line| line.starts_with(&format!("{name}."))),
+                "{krate} depends on {name}"
+            );
         }
     }
 }
@@ -86,7 +90,9 @@ pub(crate) fn no_file_is_longer_than_the_hard_limit() {
 pub(crate) fn contexts_are_built_in_two_places_only() {
     let built: Vec<String> = sources()
         .into_iter()
-        .filter(|(path, text)| path != "shared/src/context.rs" && text.contains("Context {\n") && text.contains("organization:"))
+        .filter(|(path, text)| {
+            path != "shared/src/context.rs" && text.contains("Context {\n") && text.contains("organization:")
+        })
         .filter(|(_, text)| text.contains("= Context {") || text.contains("(Context {"))
         .map(|(path, _)| path)
         .collect();

@@ -73,7 +73,8 @@ pub(crate) async fn the_request_id_travels_from_http_to_the_worker(system: Arc<S
     assert_eq!(answer.headers["x-request-id"], id.as_str());
     for process in ["gateway-1", "tool-1", "fastmcp"] {
         let log = std::fs::read_to_string(system.log_dir.join(format!("{process}.log"))).expect("a log");
-        let line = log.lines().find(|line| line.contains(&id)).unwrap_or_else(|| panic!("{process} does not name {id}"));
+        let line =
+            log.lines().find(|line| line.contains(&id)).unwrap_or_else(|| panic!("{process} does not name {id}"));
         let line: serde_json::Value = serde_json::from_str(line).expect("a JSON line");
         assert_eq!(line["request_id"], id.as_str(), "{process}");
     }

@@ -4,7 +4,10 @@
 use std::{
     collections::HashMap,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError, atomic::{AtomicU64, Ordering}},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use serde_json::Value;
@@ -106,13 +109,21 @@ impl Faulty {
                 "/garbage" => return stream.write_all(b"\x00\x01 this is no HTTP \xff\r\n\r\n").await,
                 "/not-json" => respond(&mut stream, "200 OK", "", "application/json", UPSTREAM_BODY).await?,
                 "/cut" => {
-                    stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 999\r\n\r\n{").await?;
+                    stream
+                        .write_all(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 999\r\n\r\n{")
+                        .await?;
                     return Ok(());
                 }
                 "/huge" => return endless(&mut stream).await,
                 other => {
                     if let Some(status) = other.strip_prefix("/redirect") {
-                        *self.log.redirects.lock().unwrap_or_else(PoisonError::into_inner).entry(target.clone()).or_default() += 1;
+                        *self
+                            .log
+                            .redirects
+                            .lock()
+                            .unwrap_or_else(PoisonError::into_inner)
+                            .entry(target.clone())
+                            .or_default() += 1;
                         let status = format!("{} Redirect", status.strip_prefix('/').unwrap_or("307"));
                         respond(&mut stream, &status, &format!("location: {query}\r\n"), "text/plain", "").await?;
                     } else {
@@ -190,12 +201,15 @@ async fn read_request(stream: &mut TcpStream) -> std::io::Result<Option<(String,
 }
 
 async fn respond(stream: &mut TcpStream, status: &str, headers: &str, kind: &str, body: &str) -> std::io::Result<()> {
-    let text = format!("HTTP/1.1 {status}\r\n{headers}content-type: {kind}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let text =
+        format!("HTTP/1.1 {status}\r\n{headers}content-type: {kind}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
     stream.write_all(text.as_bytes()).await
 }
 
 async fn endless(stream: &mut TcpStream) -> std::io::Result<()> {
-    stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n").await?;
+    stream
+        .write_all(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n")
+        .await?;
     let chunk = format!("{:x}\r\n{}\r\n", 64 * 1024, "x".repeat(64 * 1024));
     loop {
         stream.write_all(chunk.as_bytes()).await?;

@@ -49,11 +49,39 @@ impl Traps {
 /// Spellings of loopback at the traps' port.
 fn loopback(port: u16) -> Vec<String> {
     [
-        "127.0.0.1", "127.1", "127.0.1", "2130706433", "017700000001", "0x7f000001", "0x7f.1", "0177.0.0.1", "127.0.0.1.",
-        "%31%32%37.0.0.1", "127。0。0。1", "①②⑦.0.0.1", "0", "0.0.0.0", "[::1]", "[0:0:0:0:0:0:0:1]", "[::]",
-        "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[::127.0.0.1]", "[64:ff9b::127.0.0.1]", "[64:ff9b:1::7f00:1]", "[2002:7f00:1::1]",
-        "localhost", "LOCALHOST.", "ⓛocalhost", "a.localhost", "localhost.localdomain", "ip6-localhost",
-        "user@127.0.0.1", "user:password@localhost", "mcp.example.com@127.0.0.1", "mcp.example.com%40@127.0.0.1",
+        "127.0.0.1",
+        "127.1",
+        "127.0.1",
+        "2130706433",
+        "017700000001",
+        "0x7f000001",
+        "0x7f.1",
+        "0177.0.0.1",
+        "127.0.0.1.",
+        "%31%32%37.0.0.1",
+        "127。0。0。1",
+        "①②⑦.0.0.1",
+        "0",
+        "0.0.0.0",
+        "[::1]",
+        "[0:0:0:0:0:0:0:1]",
+        "[::]",
+        "[::ffff:127.0.0.1]",
+        "[::ffff:7f00:1]",
+        "[::127.0.0.1]",
+        "[64:ff9b::127.0.0.1]",
+        "[64:ff9b:1::7f00:1]",
+        "[2002:7f00:1::1]",
+        "localhost",
+        "LOCALHOST.",
+        "ⓛocalhost",
+        "a.localhost",
+        "localhost.localdomain",
+        "ip6-localhost",
+        "user@127.0.0.1",
+        "user:password@localhost",
+        "mcp.example.com@127.0.0.1",
+        "mcp.example.com%40@127.0.0.1",
     ]
     .map(|host| format!("http://{host}:{port}/mcp"))
     .into()
@@ -62,16 +90,45 @@ fn loopback(port: u16) -> Vec<String> {
 /// Everything else that is not the public internet.
 fn elsewhere() -> Vec<String> {
     [
-        "https://10.0.0.1/mcp", "https://167772161/mcp", "https://172.16.0.1/mcp", "https://172.31.255.255/mcp", "https://192.168.1.1/mcp",
-        "https://0xc0a80101/mcp", "https://100.64.0.1/mcp", "https://169.254.1.1/mcp", "https://192.0.2.1/mcp", "https://198.18.0.1/mcp",
-        "https://224.0.0.1/mcp", "https://255.255.255.255/mcp", "https://[::ffff:10.0.0.1]/mcp", "https://[64:ff9b::a00:1]/mcp",
-        "https://[2002:a00:1::]/mcp", "https://[2001:0:53aa:64c:0:0:80ff:fffe]/mcp", "https://[fe80::1]/mcp", "https://[fc00::1]/mcp",
-        "https://[fd12:3456::1]/mcp", "https://[ff02::1]/mcp", "http://169.254.169.254/latest/meta-data/", "http://2852039166/latest/meta-data/",
-        "http://[::ffff:169.254.169.254]/latest/", "http://169.254.170.2/v2/credentials", "http://100.100.100.200/latest/",
-        "http://[fd00:ec2::254]/latest/", "http://metadata.google.internal/computeMetadata/v1/", "http://metadata/computeMetadata/v1/",
-        "https://postgres/mcp", "https://nats.default.svc.cluster.local/mcp", "https://printer.local/mcp", "https://db.internal/mcp",
-        "https://mcp.example.com:22/mcp", "https://mcp.example.com:4222/mcp", "https://mcp.example.com:5432/mcp", "https://8.8.8.8:2375/mcp",
-        "https://address.refused.invalid/mcp", "https://mcp.example.com@10.0.0.1/mcp", "https://mcp.example.com%00.evil.example/mcp",
+        "https://10.0.0.1/mcp",
+        "https://167772161/mcp",
+        "https://172.16.0.1/mcp",
+        "https://172.31.255.255/mcp",
+        "https://192.168.1.1/mcp",
+        "https://0xc0a80101/mcp",
+        "https://100.64.0.1/mcp",
+        "https://169.254.1.1/mcp",
+        "https://192.0.2.1/mcp",
+        "https://198.18.0.1/mcp",
+        "https://224.0.0.1/mcp",
+        "https://255.255.255.255/mcp",
+        "https://[::ffff:10.0.0.1]/mcp",
+        "https://[64:ff9b::a00:1]/mcp",
+        "https://[2002:a00:1::]/mcp",
+        "https://[2001:0:53aa:64c:0:0:80ff:fffe]/mcp",
+        "https://[fe80::1]/mcp",
+        "https://[fc00::1]/mcp",
+        "https://[fd12:3456::1]/mcp",
+        "https://[ff02::1]/mcp",
+        "http://169.254.169.254/latest/meta-data/",
+        "http://2852039166/latest/meta-data/",
+        "http://[::ffff:169.254.169.254]/latest/",
+        "http://169.254.170.2/v2/credentials",
+        "http://100.100.100.200/latest/",
+        "http://[fd00:ec2::254]/latest/",
+        "http://metadata.google.internal/computeMetadata/v1/",
+        "http://metadata/computeMetadata/v1/",
+        "https://postgres/mcp",
+        "https://nats.default.svc.cluster.local/mcp",
+        "https://printer.local/mcp",
+        "https://db.internal/mcp",
+        "https://mcp.example.com:22/mcp",
+        "https://mcp.example.com:4222/mcp",
+        "https://mcp.example.com:5432/mcp",
+        "https://8.8.8.8:2375/mcp",
+        "https://address.refused.invalid/mcp",
+        "https://mcp.example.com@10.0.0.1/mcp",
+        "https://mcp.example.com%00.evil.example/mcp",
     ]
     .map(str::to_owned)
     .into()
@@ -117,7 +174,8 @@ pub(crate) async fn a_hostile_address_that_got_into_the_database_is_refused_at_t
     for (index, address) in all(&system, traps.port).iter().enumerate() {
         for via in BOTH {
             let name = format!("h{index}.{via}");
-            let id: uuid::Uuid = tenant.register(&name, &system.demo_url, json!({ "via": via })).await.parse().expect("a uuid");
+            let id: uuid::Uuid =
+                tenant.register(&name, &system.demo_url, json!({ "via": via })).await.parse().expect("a uuid");
             let moved = sqlx::query("UPDATE mcp_configurations SET endpoint = $1 WHERE id = $2").bind(address).bind(id);
             assert_eq!(moved.execute(&database).await.expect("the row moves").rows_affected(), 1);
             let answer = tenant.call(&name, "echo", json!({ "text": "x" })).await;
@@ -132,15 +190,27 @@ pub(crate) async fn no_redirect_leads_to_a_hostile_address_or_another_origin(sys
     let (tenant, traps) = (system.organization().await, Traps::set().await);
     let (port, bait) = (traps.port, system.servers.bait.address);
     let locations = [
-        format!("http://127.0.0.1:{port}/"), format!("http://localhost:{port}/"), format!("http://[::1]:{port}/"),
-        format!("http://[::ffff:127.0.0.1]:{port}/"), format!("//127.0.0.1:{port}/"), format!("http://0x7f.1:{port}/"),
+        format!("http://127.0.0.1:{port}/"),
+        format!("http://localhost:{port}/"),
+        format!("http://[::1]:{port}/"),
+        format!("http://[::ffff:127.0.0.1]:{port}/"),
+        format!("//127.0.0.1:{port}/"),
+        format!("http://0x7f.1:{port}/"),
         // Open to tenants, but not the server that was asked.
-        format!("http://{bait}/mcp"), format!("//{bait}/mcp"), format!("http://user:password@{bait}/mcp"),
-        "http://169.254.169.254/latest/meta-data/".to_owned(), "http://10.0.0.1/".to_owned(), "https://localhost/".to_owned(),
-        "file:///etc/passwd".to_owned(), "ftp://127.0.0.1/".to_owned(), "gopher://127.0.0.1:6379/_INFO".to_owned(),
+        format!("http://{bait}/mcp"),
+        format!("//{bait}/mcp"),
+        format!("http://user:password@{bait}/mcp"),
+        "http://169.254.169.254/latest/meta-data/".to_owned(),
+        "http://10.0.0.1/".to_owned(),
+        "https://localhost/".to_owned(),
+        "file:///etc/passwd".to_owned(),
+        "ftp://127.0.0.1/".to_owned(),
+        "gopher://127.0.0.1:6379/_INFO".to_owned(),
     ];
     let mut targets: Vec<(u16, &str)> = locations.iter().map(|location| (307, location.as_str())).collect();
-    targets.extend([301, 302, 303, 308].into_iter().flat_map(|status| [(status, locations[0].as_str()), (status, &locations[6])]));
+    targets.extend(
+        [301, 302, 303, 308].into_iter().flat_map(|status| [(status, locations[0].as_str()), (status, &locations[6])]),
+    );
     for (index, (status, location)) in targets.into_iter().enumerate() {
         for via in BOTH {
             for stage in ["", "/late"] {

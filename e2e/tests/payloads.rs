@@ -32,7 +32,10 @@ pub(crate) async fn tools_and_results_that_are_handed_on_are_valid_mcp(system: A
     for (tool, arguments) in [("add", json!({ "a": 1, "b": 2 })), ("fail", json!({ "message": "no" }))] {
         result.check(&tenant.call("demo", tool, arguments).await.json()["result"]);
     }
-    assert!(!result.admits(&json!({ "content": [{ "type": "text" }], "resultType": "complete" })), "it would pass anything");
+    assert!(
+        !result.admits(&json!({ "content": [{ "type": "text" }], "resultType": "complete" })),
+        "it would pass anything"
+    );
 }
 
 pub(crate) async fn what_is_sent_to_a_modern_server_is_valid_mcp_with_its_headers(system: Arc<System>) {
@@ -116,7 +119,11 @@ pub(crate) async fn what_is_sent_to_a_handshake_server_is_valid_mcp_in_its_sessi
         }
         let sent = system.faulty.recorded(&path);
         let asked = |method: &str| sent.iter().filter(|asked| asked.method() == method).count();
-        assert_eq!((asked("initialize"), asked("notifications/initialized"), asked("tools/call")), (1, 1, 2), "{via}: {sent:#?}");
+        assert_eq!(
+            (asked("initialize"), asked("notifications/initialized"), asked("tools/call")),
+            (1, 1, 2),
+            "{via}: {sent:#?}"
+        );
         let handshake = sent.iter().position(|asked| asked.method() == "initialize").expect("a handshake");
         for (index, request) in sent.iter().enumerate() {
             check_legacy(request, index > handshake);

@@ -4,7 +4,10 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, atomic::{AtomicUsize, Ordering::SeqCst}},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
 };
 
 use serde_json::Value;
@@ -51,7 +54,15 @@ impl Servers {
         let closed = TcpListener::bind("127.0.0.1:0").await?.local_addr()?;
         let bait = Trap::at("127.0.0.1:0").await?;
         addresses.extend([closed, bait.address]);
-        Ok(Self { protected_url, legacy_url, counted_url, witness_url, closed_url: format!("http://{closed}/mcp"), bait, addresses })
+        Ok(Self {
+            protected_url,
+            legacy_url,
+            counted_url,
+            witness_url,
+            closed_url: format!("http://{closed}/mcp"),
+            bait,
+            addresses,
+        })
     }
 
     /// All of them, for the allow-list.

@@ -39,11 +39,7 @@ pub(crate) fn every_row_of_the_work_breakdown_names_code_and_tests_that_exist() 
     let repository = Repository::open();
     let page = fs::read_to_string(repository.root.join(PAGE)).expect("the page is readable");
     let complaints = repository.complaints(&page);
-    assert!(
-        complaints.is_empty(),
-        "{PAGE}:\n  {}",
-        complaints.join("\n  ")
-    );
+    assert!(complaints.is_empty(), "{PAGE}:\n  {}", complaints.join("\n  "));
 }
 
 pub(crate) fn a_work_breakdown_that_claims_what_is_not_there_is_caught() {
@@ -79,26 +75,15 @@ pub(crate) fn a_work_breakdown_that_claims_what_is_not_there_is_caught() {
     ];
     for (page, expected) in wrong {
         let complaints = repository.complaints(&page).join("\n");
-        assert!(
-            complaints.contains(expected),
-            "{expected:?} is not in {complaints:?}"
-        );
+        assert!(complaints.contains(expected), "{expected:?} is not in {complaints:?}");
     }
 }
 
 impl Repository {
     fn open() -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        let mut repository = Self {
-            root,
-            rust: Vec::new(),
-            python: Vec::new(),
-            web: Vec::new(),
-        };
-        let files = WalkDir::new(&repository.root)
-            .into_iter()
-            .filter_entry(ours)
-            .filter_map(Result::ok);
+        let mut repository = Self { root, rust: Vec::new(), python: Vec::new(), web: Vec::new() };
+        let files = WalkDir::new(&repository.root).into_iter().filter_entry(ours).filter_map(Result::ok);
         for file in files.filter(|entry| entry.file_type().is_file()) {
             let path = file.path();
             let extension = path.extension().and_then(|extension| extension.to_str());
@@ -169,9 +154,7 @@ impl Repository {
         let holds = |texts: &[String], sought: &str| texts.iter().any(|text| text.contains(sought));
         holds(&self.rust, &format!("fn {name}("))
             || holds(&self.python, &format!("def {name}("))
-            || ['"', '\'', '`']
-                .iter()
-                .any(|quote| holds(&self.web, &format!("{quote}{name}{quote}")))
+            || ['"', '\'', '`'].iter().any(|quote| holds(&self.web, &format!("{quote}{name}{quote}")))
     }
 }
 
@@ -182,8 +165,7 @@ fn ours(entry: &DirEntry) -> bool {
 
 /// By its name or that of a folder: `tests/x.rs`, `test_x.py`, `x.test.ts`.
 fn is_of_tests(path: &Path) -> bool {
-    path.iter()
-        .any(|part| part.to_string_lossy().contains("test"))
+    path.iter().any(|part| part.to_string_lossy().contains("test"))
 }
 
 /// Reads a line of a table; the heading and the rule under it are no rows.
@@ -202,12 +184,7 @@ fn row(line: &str) -> Result<Option<Row>, String> {
     if what.is_empty() {
         return Err(format!("{item} does not say what it is"));
     }
-    Ok(Some(Row {
-        item: item.to_owned(),
-        state: state.to_owned(),
-        code: quoted(code)?,
-        test: quoted(test)?,
-    }))
+    Ok(Some(Row { item: item.to_owned(), state: state.to_owned(), code: quoted(code)?, test: quoted(test)? }))
 }
 
 /// The backticked names of a cell, which are all that may stand there.
@@ -227,30 +204,19 @@ fn order(rows: &[Row]) -> Vec<String> {
     let mut last = [1, 1, 0];
     for Row { item, .. } in rows {
         let [phase, group, number] = last;
-        let follows = [
-            [phase, group, number + 1],
-            [phase, group + 1, 1],
-            [phase + 1, 1, 1],
-        ];
-        let parts: Vec<usize> = item
-            .split('.')
-            .filter_map(|part| part.parse().ok())
-            .collect();
+        let follows = [[phase, group, number + 1], [phase, group + 1, 1], [phase + 1, 1, 1]];
+        let parts: Vec<usize> = item.split('.').filter_map(|part| part.parse().ok()).collect();
         match <[usize; 3]>::try_from(parts) {
             Ok(found) if follows.contains(&found) => last = found,
-            Ok(_) => complaints.push(format!(
-                "{item} is out of order: expected {phase}.{group}.{}, or a new group",
-                number + 1
-            )),
+            Ok(_) => complaints
+                .push(format!("{item} is out of order: expected {phase}.{group}.{}, or a new group", number + 1)),
             Err(_) => complaints.push(format!("{item:?} is no item's number")),
         }
     }
     let distinct: BTreeSet<&str> = rows.iter().map(|row| row.item.as_str()).collect();
     if distinct.len() != TOTAL || rows.len() != TOTAL {
         let (rows, distinct) = (rows.len(), distinct.len());
-        complaints.push(format!(
-            "{TOTAL} items are asked for; there are {rows} rows with {distinct} numbers"
-        ));
+        complaints.push(format!("{TOTAL} items are asked for; there are {rows} rows with {distinct} numbers"));
     }
     complaints
 }

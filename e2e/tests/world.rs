@@ -2,13 +2,19 @@
 //! reads answers, connections in every role.
 
 use std::{
-    sync::{Arc, OnceLock, atomic::{AtomicU32, Ordering}},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use stack::{NatsUser, Options, Pool, Scratch, Seeded, Stack, issuer::{Role, TokenRequest}};
+use stack::{
+    NatsUser, Options, Pool, Scratch, Seeded, Stack,
+    issuer::{Role, TokenRequest},
+};
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
@@ -288,7 +294,8 @@ impl Tenant {
 
     /// Calls a tool as the user.
     pub(crate) async fn call(&self, configuration: &str, tool: &str, arguments: Value) -> Answer {
-        let body = json!({ "configuration": configuration, "tool": tool, "arguments": arguments, "timeout_ms": 20_000 });
+        let body =
+            json!({ "configuration": configuration, "tool": tool, "arguments": arguments, "timeout_ms": 20_000 });
         self.user.post("/api/v1/tool-calls", &body).await
     }
 }

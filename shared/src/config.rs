@@ -186,6 +186,10 @@ mod tests {
         assert_eq!(sentence("NATS_", &missing), "NATS_URL is missing");
         let pairs = HashMap::from([("url", "postgres://x"), ("connections", "many")]);
         let wrong = none.merge(Serialized::globals(pairs)).extract::<Database>().unwrap_err();
-        assert!(sentence("DATABASE_", &wrong).starts_with("DATABASE_CONNECTIONS: "), "{}", sentence("DATABASE_", &wrong));
+        assert!(
+            sentence("DATABASE_", &wrong).starts_with("DATABASE_CONNECTIONS: "),
+            "{}",
+            sentence("DATABASE_", &wrong)
+        );
     }
 }

@@ -73,7 +73,10 @@ fn describe() {
     use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
     describe_counter!("switchboard_http_requests_total", "HTTP requests answered, by route, method and status.");
     describe_histogram!("switchboard_http_request_seconds", Unit::Seconds, "Time to answer an HTTP request, by route.");
-    describe_counter!("switchboard_accept_failures_total", "Connections the gateway could not take, such as for want of files.");
+    describe_counter!(
+        "switchboard_accept_failures_total",
+        "Connections the gateway could not take, such as for want of files."
+    );
     describe_counter!("switchboard_commands_total", "Commands run, by name and how they ended.");
     describe_histogram!("switchboard_command_seconds", Unit::Seconds, "Time a worker spent on a command, by name.");
     describe_gauge!("switchboard_calls_running", "Queued calls this worker runs right now.");

@@ -125,10 +125,9 @@ fn with_counts(command: &mut Command, full: bool) -> &mut Command {
 
 /// Formatting and lints, where the toolchain has them.
 fn rust_style(places: &Places) -> Result<Verdict> {
-    for (tool, arguments) in [
-        ("fmt", &["fmt", "--all", "--check"][..]),
-        ("clippy", &["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]),
-    ] {
+    // Denied lints fail. The others are shown: a newer toolchain may know some that this code has not met.
+    let clippy = ["clippy", "--workspace", "--all-targets", "--quiet"];
+    for (tool, arguments) in [("fmt", &["fmt", "--all", "--check"][..]), ("clippy", &clippy)] {
         let present = cargo(places).args([tool, "--version"]).output().is_ok_and(|output| output.status.success());
         if !present {
             return Ok(Verdict::NotRun(format!("the toolchain has no cargo {tool}")));

@@ -48,14 +48,8 @@ impl std::fmt::Debug for Options {
 ///
 /// # Errors
 /// Only when the listener has no local address.
-pub async fn serve(
-    listener: TcpListener,
-    options: Options,
-    shutdown: CancellationToken,
-) -> anyhow::Result<()> {
-    let address = listener
-        .local_addr()
-        .context("the demo's listener has no address")?;
+pub async fn serve(listener: TcpListener, options: Options, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let address = listener.local_addr().context("the demo's listener has no address")?;
     let front = Arc::new(Front::new(options, shutdown.child_token()));
     let connections = TaskTracker::new();
     tracing::debug!(%address, "demo MCP server listening");
@@ -91,9 +85,7 @@ async fn connection(stream: TcpStream, front: Arc<Front>, shutdown: Cancellation
     }
     let seen = Connection::default();
     let service = service_fn(|request| front.answer(request, &seen));
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .serve_connection(TokioIo::new(stream), service);
+    let served = http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
     tokio::pin!(served);
     let ended = tokio::select! {
         ended = served.as_mut() => ended,

@@ -94,10 +94,7 @@ struct Inner {
 
 impl fmt::Debug for Issuer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Issuer")
-            .field("kid", &self.inner.kid)
-            .field("url", &self.url())
-            .finish_non_exhaustive()
+        f.debug_struct("Issuer").field("kid", &self.inner.kid).field("url", &self.url()).finish_non_exhaustive()
     }
 }
 
@@ -118,15 +115,7 @@ impl Issuer {
         jwk.common.key_id = Some(kid.clone());
         jwk.common.public_key_use = Some(PublicKeyUse::Signature);
         jwk.common.key_operations = Some(vec![KeyOperations::Verify]);
-        Ok(Self {
-            inner: Arc::new(Inner {
-                key,
-                public_pem,
-                jwk,
-                kid,
-                url: RwLock::new(String::new()),
-            }),
-        })
+        Ok(Self { inner: Arc::new(Inner { key, public_pem, jwk, kid, url: RwLock::new(String::new()) }) })
     }
 
     /// The key's id: its RFC 7638 thumbprint.
@@ -141,20 +130,12 @@ impl Issuer {
 
     /// The claim `iss`, without a trailing slash; empty until [`Issuer::set_url`].
     pub fn url(&self) -> String {
-        self.inner
-            .url
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.inner.url.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// States where this issuer is reached, once the port is known. Tokens minted before name another issuer.
     pub fn set_url(&self, url: &str) {
-        let mut held = self
-            .inner
-            .url
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.inner.url.write().unwrap_or_else(PoisonError::into_inner);
         url.trim_end_matches('/').clone_into(&mut held);
     }
 

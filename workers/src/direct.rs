@@ -56,13 +56,12 @@ pub async fn serve<P: Dispatch>(parts: Arc<P>, tasks: TaskTracker, stop: Cancell
 
 async fn one<P: Dispatch>(parts: &P, turns: &Turns, envelope: &Envelope) -> Ended {
     let job = Job { envelope, attempt: 1, queued_ms: 0 };
-    match turns.take(envelope.context.organization, envelope.context.deadline).await {
-        Some(_turn) => parts.dispatch(job).await,
-        None => {
-            let fault =
-                Fault::new(Code::Throttled, "The organization has too much under way.").after(Duration::from_secs(1));
-            refuse(&envelope.command, job, fault)
-        }
+    if let Some(_turn) = turns.take(envelope.context.organization, envelope.context.deadline).await {
+        parts.dispatch(job).await
+    } else {
+        let fault =
+            Fault::new(Code::Throttled, "The organization has too much under way.").after(Duration::from_secs(1));
+        refuse(&envelope.command, job, fault)
     }
 }
 
@@ -92,7 +91,7 @@ struct Queue {
 #[derive(Debug)]
 struct Turn {
     _place: OwnedSemaphorePermit,
-    _turn: OwnedSemaphorePermit,
+    _own: OwnedSemaphorePermit,
     _room: OwnedSemaphorePermit,
 }
 
@@ -119,7 +118,7 @@ impl Turns {
             let turn = Arc::clone(&queue.turns).acquire_owned().await.ok()?;
             // Last, so that who waits for a turn of its own holds no place of the worker.
             let room = Arc::clone(&self.room).acquire_owned().await.ok()?;
-            Some(Turn { _place: place, _turn: turn, _room: room })
+            Some(Turn { _place: place, _own: turn, _room: room })
         };
         tokio::time::timeout(deadline.remaining(), wait).await.ok()?
     }

@@ -124,12 +124,11 @@ async fn run_in_slot<P: Dispatch>(parts: &P, job: Job<'_>, slot: &Slot, hold: &H
         () = hold.keep(slot) => None,
     };
     // A frozen process wakes up with a result for a slot that was given to another: theirs counts.
-    match ended.filter(|_| !hold.is_lost()) {
-        Some(ended) => {
-            answer(parts.bus(), job.envelope, ended).await;
-            release(slot).await;
-        }
-        None => tracing::warn!(call = %job.envelope.call, "the slot was lost; the call was aborted"),
+    if let Some(ended) = ended.filter(|_| !hold.is_lost()) {
+        answer(parts.bus(), job.envelope, ended).await;
+        release(slot).await;
+    } else {
+        tracing::warn!(call = %job.envelope.call, "the slot was lost; the call was aborted");
     }
 }
 

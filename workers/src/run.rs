@@ -166,7 +166,9 @@ mod tests {
     fn an_answer_that_no_message_can_hold_becomes_a_fault() {
         let (frame, end) = pack(Ok("x".repeat(MAX_FRAME_BYTES)), Ok(()));
         assert_eq!(end, Err(Code::UpstreamFailed));
-        assert!(matches!(Frame::<String>::decode(&frame), Ok(Frame::Done(Err(fault))) if fault.code == Code::UpstreamFailed));
+        assert!(
+            matches!(Frame::<String>::decode(&frame), Ok(Frame::Done(Err(fault))) if fault.code == Code::UpstreamFailed)
+        );
         let (frame, end) = pack(Ok("x".to_owned()), Ok(()));
         assert_eq!(end, Ok(()));
         assert!(matches!(Frame::<String>::decode(&frame), Ok(Frame::Done(Ok(text))) if text == "x"));

@@ -47,7 +47,9 @@ pub async fn open_text(
     sealed: &[u8],
 ) -> Result<Secret<String>, Fault> {
     let id = sealed_with(sealed)?;
-    let key = if let Some(key) = vault.at_hand.get(transaction.organization(), id) { key } else {
+    let key = if let Some(key) = vault.at_hand.get(transaction.organization(), id) {
+        key
+    } else {
         let stored = tenant_keys::by_id(transaction, id.0).await?;
         at_hand(
             vault,

@@ -207,7 +207,9 @@ async fn session(bus: Bus, database: Database, shift: Shift) -> anyhow::Result<(
 async fn token(configuration: Configuration, bus: Bus, database: Database, shift: Shift) -> anyhow::Result<()> {
     let vault = vault(configuration.vault)?;
     let egress = Egress::new(&configuration.egress)?;
-    shift.answer(Arc::new(Token { announcer: Announcer::new(&bus, &[Bucket::Configs]), bus, database, vault, egress })).await
+    shift
+        .answer(Arc::new(Token { announcer: Announcer::new(&bus, &[Bucket::Configs]), bus, database, vault, egress }))
+        .await
 }
 
 async fn tool(

@@ -39,7 +39,11 @@ pub async fn serve(parts: Arc<Audit>, stop: CancellationToken) {
 
 async fn keep_or_put_back(parts: &Audit, batch: AuditBatch) -> Result<(), Fault> {
     let kept = keep(parts, &batch).await;
-    if kept.is_ok() { batch.ack().await } else { batch.put_back(TRY_AGAIN_AFTER).await }
+    if kept.is_ok() {
+        batch.ack().await;
+    } else {
+        batch.put_back(TRY_AGAIN_AFTER).await;
+    }
     kept
 }
 

@@ -113,7 +113,9 @@ pub(super) fn legacy(asked: &Recorded, description: &str, session: impl FnOnce()
         _ if asked.header("mcp-session-id").is_empty() => Said {
             status: "400 Bad Request",
             headers: String::new(),
-            body: r#"{"jsonrpc":"2.0","error":{"code":-32000,"message":"Bad Request: Server not initialized"},"id":null}"#.to_owned(),
+            body:
+                r#"{"jsonrpc":"2.0","error":{"code":-32000,"message":"Bad Request: Server not initialized"},"id":null}"#
+                    .to_owned(),
         },
         (_, "tools/list") => result(asked, &json!({ "tools": tools(description) })),
         (_, "tools/call") => result(asked, &json!({ "content": echoed(asked) })),

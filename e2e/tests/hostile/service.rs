@@ -29,7 +29,11 @@ impl<'a> Signed<'a> {
 
     async fn post(&self, http: &reqwest::Client, path: &str, body: &Value) -> (StatusCode, Value) {
         let (body, time) = (body.to_string(), (chrono::Utc::now().timestamp() + self.offset_s).to_string());
-        let text = format!("switchboard-fastmcp-request\nPOST\n{path}\n{time}\n{}\n{}", self.nonce, hex(&sha256(body.as_bytes())));
+        let text = format!(
+            "switchboard-fastmcp-request\nPOST\n{path}\n{time}\n{}\n{}",
+            self.nonce,
+            hex(&sha256(body.as_bytes()))
+        );
         let request = http
             .post(format!("{}{path}", self.url))
             .header("content-type", "application/json")
@@ -96,7 +100,9 @@ pub(crate) async fn the_service_reaches_nothing_without_the_workers_proxy(system
     let ports = std::fs::read_to_string(system.log_dir.with_file_name("ports")).expect("the stack's ports");
     let workers_proxy = ports.lines().find_map(|line| line.strip_prefix("tool-1-proxy=")).expect("the proxy's port");
     // A trap, and a server that tenants may reach: neither is reached.
-    for target in [format!("http://127.0.0.1:{}/mcp", traps.port), format!("http://{}/mcp", system.servers.bait.address)] {
+    for target in
+        [format!("http://127.0.0.1:{}/mcp", traps.port), format!("http://{}/mcp", system.servers.bait.address)]
+    {
         for transport in ["http", "sse"] {
             let described = |proxy: Option<&str>| {
                 let mut described = json!({ "transport": transport, "url": target });
@@ -106,7 +112,11 @@ pub(crate) async fn the_service_reaches_nothing_without_the_workers_proxy(system
                 described
             };
             let (status, answer) = connect(&system, described(None)).await;
-            assert_eq!((status, &answer["error"]["message"]), (400, &json!("specification.proxy: is required")), "{answer}");
+            assert_eq!(
+                (status, &answer["error"]["message"]),
+                (400, &json!("specification.proxy: is required")),
+                "{answer}"
+            );
             for proxy in [
                 "http://switchboard:guess@127.0.0.1:9".to_owned(),
                 format!("http://switchboard:guess@127.0.0.1:{workers_proxy}"),
@@ -130,7 +140,8 @@ pub(crate) async fn the_service_reaches_nothing_without_the_workers_proxy(system
 /// The workers' proxy with the rules of the stack and a password that we know.
 async fn proxy(system: &System) -> String {
     let authority = |url: &str| url.trim_start_matches("http://").trim_end_matches("/mcp").to_owned();
-    let allow = vec![authority(&system.demo_url), authority(&system.servers.closed_url), system.faulty.address().to_string()];
+    let allow =
+        vec![authority(&system.demo_url), authority(&system.servers.closed_url), system.faulty.address().to_string()];
     let config = EgressConfig { allow, allow_http: true, ..EgressConfig::default() };
     let egress = Egress::new(&config).expect("rules");
     let proxy = Proxy::bind(egress, "127.0.0.1:0".parse().expect("an address")).await.expect("a proxy");
@@ -144,13 +155,15 @@ async fn proxy(system: &System) -> String {
 pub(crate) async fn what_the_proxy_refuses_the_service_calls_unreachable(system: Arc<System>) {
     let traps = Traps::set().await;
     let proxy = proxy(&system).await;
-    let (status, answer) = connect(&system, json!({ "transport": "http", "url": system.demo_url, "proxy": proxy })).await;
+    let (status, answer) =
+        connect(&system, json!({ "transport": "http", "url": system.demo_url, "proxy": proxy })).await;
     assert_eq!(status, 200, "what is open must be reached: {answer}");
     let mut unreachable = 0;
     for address in [loopback(traps.port), elsewhere(), own_services(&system)].concat() {
         for (transport, scheme) in [("http", "http"), ("http", "https"), ("sse", "http")] {
             let url = format!("{scheme}://{}", address.split_once("://").expect("a URL").1);
-            let (status, answer) = connect(&system, json!({ "transport": transport, "url": url, "proxy": proxy })).await;
+            let (status, answer) =
+                connect(&system, json!({ "transport": transport, "url": url, "proxy": proxy })).await;
             match (status, answer["error"]["code"].as_str()) {
                 (502, Some("unreachable")) => unreachable += 1,
                 // What the service refuses as written never gets to the proxy.
@@ -168,7 +181,8 @@ pub(crate) async fn what_the_proxy_refuses_the_service_calls_unreachable(system:
 
 pub(crate) async fn a_servers_own_refusal_is_not_taken_for_the_proxys(system: Arc<System>) {
     let proxy = proxy(&system).await;
-    for (path, code) in [("/status/403", "unauthorized"), ("/status/500", "protocol"), ("/status/401", "unauthorized")] {
+    for (path, code) in [("/status/403", "unauthorized"), ("/status/500", "protocol"), ("/status/401", "unauthorized")]
+    {
         let specification = json!({ "transport": "http", "url": system.faulty.url(path), "proxy": proxy });
         let (status, answer) = connect(&system, specification).await;
         assert_eq!((status, &answer["error"]["code"]), (502, &json!(code)), "{path}: {answer}");

@@ -17,7 +17,16 @@ use crate::world::{PATIENCE, System, World};
 
 /// Children that a system of [`pairs`] runs, by name; whoever serves callers has a twin.
 pub(super) const SERVING: [&str; 11] = [
-    "controller-1", "session-1", "session-2", "token-1", "token-2", "tool-1", "tool-2", "audit-1", "audit-2", "gateway-1",
+    "controller-1",
+    "session-1",
+    "session-2",
+    "token-1",
+    "token-2",
+    "tool-1",
+    "tool-2",
+    "audit-1",
+    "audit-2",
+    "gateway-1",
     "gateway-2",
 ];
 
@@ -183,20 +192,20 @@ impl Balancer {
                 (done, failed)
             });
         }
-        Load { _stop: stop, loops }
+        Load { stop, loops }
     }
 }
 
 /// Callers that go on until they are told to end.
 pub(super) struct Load {
-    _stop: tokio::sync::watch::Sender<()>,
+    stop: tokio::sync::watch::Sender<()>,
     loops: JoinSet<(usize, Vec<String>)>,
 }
 
 impl Load {
     /// How many calls were done, and what became of the others.
     pub(super) async fn end(self) -> (usize, Vec<String>) {
-        drop(self._stop);
+        drop(self.stop);
         let each = self.loops.join_all().await;
         each.into_iter().fold((0, Vec::new()), |(done, mut failed), (more, others)| {
             failed.extend(others);

@@ -54,7 +54,11 @@ pub(crate) async fn a_killed_workers_calls_are_repeated_or_told_as_unknown(syste
                 (true, Kind::Once) => ("outcome_unknown", 1),
                 (true, _) => ("done", 2),
             };
-            assert_eq!((call.code.as_str(), system.recorder.runs_of(&site.key, &call.id)), (code, times), "{kind:?} {call:?}");
+            assert_eq!(
+                (call.code.as_str(), system.recorder.runs_of(&site.key, &call.id)),
+                (code, times),
+                "{kind:?} {call:?}"
+            );
             if code == "outcome_unknown" {
                 freed_after.push((call.sent + call.took).saturating_duration_since(killed_at));
             }
@@ -112,7 +116,9 @@ pub(crate) async fn a_frozen_worker_does_nothing_for_slots_given_away(system: Ar
     let aborted = log.lines().filter(|line| line.contains("the slot was lost")).count();
     eprintln!(
         "frozen: {:?} and {:?} of reading calls, thawed after {:.1?}, {aborted} calls given up by the thawed worker",
-        by_code(&ended), by_code(&read), thawed_at - frozen_at,
+        by_code(&ended),
+        by_code(&read),
+        thawed_at - frozen_at,
     );
     assert!(aborted > 0, "the frozen worker held nothing: this shows nothing");
 }

@@ -78,5 +78,9 @@ pub(crate) async fn a_rolling_restart_of_everything_loses_no_call(system: Arc<Sy
     none_failed(&failed);
     let runs: usize = sites.iter().map(|site| system.recorder.runs(&site.key).len()).sum();
     assert_eq!(runs, done, "every call ran once");
-    eprintln!("rolling restart: {done} calls while {} processes were restarted in {:.1?}", SERVING.len(), began.elapsed());
+    eprintln!(
+        "rolling restart: {done} calls while {} processes were restarted in {:.1?}",
+        SERVING.len(),
+        began.elapsed()
+    );
 }

@@ -46,6 +46,7 @@ pub(crate) struct Ended {
     /// How long the answer took.
     pub(crate) took: Duration,
     /// The whole problem document, or the transport's words.
+    #[expect(dead_code, reason = "for whoever reads a failure: Debug shows it")]
     pub(crate) problem: String,
     /// The `Retry-After` header.
     pub(crate) retry_after: Option<Duration>,

@@ -103,7 +103,11 @@ pub(crate) async fn a_cut_between_a_worker_and_nats_heals(system: Arc<System>) {
     let back_at = Instant::now();
     let ended = load.await.expect("the callers");
     told_the_truth(&system, &sites, &ended, back_at);
-    eprintln!("cut connection: {:?}, all done {:.1?} after it was healed", by_code(&ended), healed_after(&ended, back_at));
+    eprintln!(
+        "cut connection: {:?}, all done {:.1?} after it was healed",
+        by_code(&ended),
+        healed_after(&ended, back_at)
+    );
     stack.restart("tool-1").await.expect("it starts");
     stack.stop_one(&relayed).await.expect("it runs");
 }
@@ -111,7 +115,8 @@ pub(crate) async fn a_cut_between_a_worker_and_nats_heals(system: Arc<System>) {
 /// How many calls of an organization the audit trail holds.
 async fn audited(system: &System, site: &Site) -> i64 {
     let database = system.database("superuser").await;
-    let count = sqlx::query_scalar("SELECT count(*) FROM audit_logs WHERE organization_id = $1 AND action = 'tools.call'");
+    let count =
+        sqlx::query_scalar("SELECT count(*) FROM audit_logs WHERE organization_id = $1 AND action = 'tools.call'");
     count.bind(site.tenant.id).fetch_one(&database).await.expect("the query runs")
 }
 
@@ -148,7 +153,8 @@ pub(crate) async fn without_postgresql_known_servers_are_called_and_the_trail_is
     until("the trail is complete", async || audited(&system, &site).await == expected).await;
     eprintln!(
         "PostgreSQL gone for {gone:?}: {} calls done (slowest {slowest:.0?}), refusal after {refused_after:.1?}, healed {healed_after:.1?} after it was back, {expected} audit rows {:.1?} after",
-        ended.len(), back_at.elapsed(),
+        ended.len(),
+        back_at.elapsed(),
     );
 }
 
@@ -176,6 +182,9 @@ pub(crate) async fn without_a_controller_open_lanes_go_on_and_new_ones_wait_for_
     })
     .await;
     assert_eq!(answer.expect("an answer")["result"]["content"][0]["text"], "at last");
-    eprintln!("controller gone: refusal after {refused_after:.1?}, a new lane {:.1?} after it was back", back_at.elapsed());
+    eprintln!(
+        "controller gone: refusal after {refused_after:.1?}, a new lane {:.1?} after it was back",
+        back_at.elapsed()
+    );
     assert!(back_at.elapsed() < HEALED_WITHIN);
 }

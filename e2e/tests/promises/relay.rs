@@ -1,7 +1,10 @@
 //! A TCP relay whose connections a test can cut and heal: a network that fails between two processes
 //! that are both well.
 
-use std::sync::{Arc, atomic::{AtomicUsize, Ordering::SeqCst}};
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::SeqCst},
+};
 
 use tokio::{
     io::copy_bidirectional,

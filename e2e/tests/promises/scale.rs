@@ -25,7 +25,7 @@ use crate::world::System;
 /// bottleneck.
 const CAPACITY: usize = 8;
 /// More than four such workers take.
-const CALLERS_OF_MANY: usize = 64;
+const CALLERS_OF_MANY: usize = 128;
 /// How long each call waits at the upstream, in milliseconds.
 const CALL_MS: u64 = 100;
 
@@ -37,7 +37,7 @@ pub(super) fn narrow(options: &mut Options) {
 pub(crate) async fn more_workers_do_more(system: Arc<System>) {
     let (doublings, least, seconds) = if full() { (2, 1.9, 10) } else { (1, 1.5, 4) };
     // Limits and callers leave room for more than all workers take.
-    let sites = Site::open_all(&system, [16; 4]).await;
+    let sites = Site::open_all(&system, [32; 4]).await;
     let mut workers = 1;
     let mut rates = vec![(workers, rate(&sites, seconds).await)];
     for _ in 0..doublings {
@@ -55,19 +55,22 @@ pub(crate) async fn more_workers_do_more(system: Arc<System>) {
 /// Calls done per second.
 #[expect(clippy::cast_precision_loss, reason = "a test does not count to 2^52")]
 async fn rate(sites: &[Arc<Site>], seconds: u64) -> f64 {
-    let began = Instant::now();
-    let end = began + Duration::from_secs(seconds);
+    // What runs out afterwards does not count, and neither does a first second of filling up.
+    let begin = Instant::now() + Duration::from_secs(1);
+    let end = begin + Duration::from_secs(seconds);
     // Tools that may run twice: what is measured here is how much, not how surely.
     let ended = closed_loop(sites, CALLERS_OF_MANY, end, |_| Ask { kind: Kind::Read, ..Ask::of_ms(CALL_MS) }).await;
     all_done(&ended);
-    ended.len() as f64 / began.elapsed().as_secs_f64()
+    let counted = ended.iter().filter(|ended| (begin..end).contains(&(ended.sent + ended.took)));
+    counted.count() as f64 / end.duration_since(begin).as_secs_f64()
 }
 
+/// Does not hold yet (about one delivery in a thousand): the server gives a message to a subscription
+/// that has just ended, and only `ack_wait` brings it back, as one that somebody may have begun.
 pub(crate) async fn a_full_worker_loses_no_delivery(system: Arc<System>) {
-    let sites = Site::open_all(&system, [16; 4]).await;
+    let sites = Site::open_all(&system, [32; 4]).await;
     let end = Instant::now() + Duration::from_secs(if full() { 30 } else { 8 });
     let ended = closed_loop(&sites, CALLERS_OF_MANY, end, |_| Ask::of_ms(CALL_MS)).await;
-    // A delivery that nobody takes comes again as one that somebody may have begun.
     all_done(&ended);
     eprintln!("full worker: {} calls by {CALLERS_OF_MANY} callers on {CAPACITY} places, none lost", ended.len());
 }

@@ -63,7 +63,10 @@ pub(crate) async fn every_failure_of_a_server_has_its_documented_fault_in_time(s
         }
     }
     assert_eq!(system.servers.bait.caught(), 0, "a redirect was followed to another origin");
-    assert!(system.faulty.recorded("/record/modern/elsewhere").is_empty(), "a redirect that drops the message was followed");
+    assert!(
+        system.faulty.recorded("/record/modern/elsewhere").is_empty(),
+        "a redirect that drops the message was followed"
+    );
 }
 
 pub(crate) async fn a_server_that_is_down_is_a_failed_upstream_at_once(system: Arc<System>) {
@@ -95,9 +98,9 @@ pub(crate) async fn a_server_that_hangs_is_left_at_the_deadline_and_the_slot_is_
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
             };
-            tokio::time::timeout(PATIENCE, closed).await.unwrap_or_else(|_| {
-                panic!("{via} {stage}: the connection to the hanging server stays open")
-            });
+            tokio::time::timeout(PATIENCE, closed)
+                .await
+                .unwrap_or_else(|_| panic!("{via} {stage}: the connection to the hanging server stays open"));
         }
     }
 }

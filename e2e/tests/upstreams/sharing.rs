@@ -41,7 +41,8 @@ pub(crate) async fn two_organizations_never_share_a_session_of_a_server(system: 
                 assert_eq!(answer.json()["result"]["content"][0]["text"], text, "{via} {round}: {}", answer.text);
             }
         }
-        let calls: Vec<_> = system.faulty.recorded(&path).into_iter().filter(|asked| asked.method() == "tools/call").collect();
+        let calls: Vec<_> =
+            system.faulty.recorded(&path).into_iter().filter(|asked| asked.method() == "tools/call").collect();
         let sessions_of = |id: uuid::Uuid| -> HashSet<String> {
             let id = id.to_string();
             let own = calls.iter().filter(|asked| asked.body["params"]["arguments"]["text"] == id.as_str());

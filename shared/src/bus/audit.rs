@@ -19,7 +19,8 @@ impl Bus {
     pub async fn audit(&self, event: &Event, reply: &str) -> Result<(), Fault> {
         let payload = Bytes::from(serde_json::to_vec(event).map_err(Fault::internal)?);
         let subject = subject::audit(event.organization);
-        self.0.client
+        self.0
+            .client
             .publish_with_reply_and_headers(subject, reply.to_owned(), once(event.id), payload)
             .await
             .map_err(|cause| Fault::unavailable("The audit stream", cause))

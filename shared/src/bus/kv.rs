@@ -95,7 +95,10 @@ impl Bus {
         for _ in 0..PUT_ATTEMPTS {
             changes.borrow_and_update();
             let entry = known.entry(key);
-            if entry.as_ref().is_some_and(|(_, held)| held.as_ref().is_some_and(|held| held.generation() >= value.generation())) {
+            if entry
+                .as_ref()
+                .is_some_and(|(_, held)| held.as_ref().is_some_and(|held| held.generation() >= value.generation()))
+            {
                 return Ok(());
             }
             let revision = entry.map_or(0, |(revision, _)| revision);
@@ -123,7 +126,8 @@ impl Bus {
         if !self.is_connected() {
             return Err(PublishErrorKind::BrokenPipe.into());
         }
-        let payload = serde_json::to_vec(value).map_err(|cause| PublishError::with_source(PublishErrorKind::Other, cause))?;
+        let payload =
+            serde_json::to_vec(value).map_err(|cause| PublishError::with_source(PublishErrorKind::Other, cause))?;
         let subject = format!("{}{key}", bucket.subject_prefix());
         self.0.jetstream.publish_with_headers(subject, headers, payload.into()).await?.await.map(drop)
     }

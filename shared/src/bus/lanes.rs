@@ -41,7 +41,10 @@ pub(super) struct OpenLanes {
 
 impl Default for OpenLanes {
     fn default() -> Self {
-        Self { fresh: Cache::builder().max_capacity(100_000).time_to_live(LANE_CACHE).build(), believed: Arc::default() }
+        Self {
+            fresh: Cache::builder().max_capacity(100_000).time_to_live(LANE_CACHE).build(),
+            believed: Arc::default(),
+        }
     }
 }
 
@@ -102,7 +105,7 @@ pub fn lane_name(organization: OrganizationId) -> String {
 const OPENED_AT: &str = "opened_at_ms";
 
 /// Far enough for "until somebody resumes it".
-const PAUSE: Duration = Duration::from_secs(10 * 365 * 24 * 3_600);
+const PAUSE: Duration = Duration::from_hours(10 * 365 * 24);
 /// A pause must run out by itself, or the server does not look at the messages that wait
 /// (measured on 2.15.1: after a plain resume they wait for the next publish). Longer than the two
 /// hosts' clocks may differ.
@@ -194,7 +197,8 @@ impl Bus {
 
     async fn keep_lane(&self, organization: OrganizationId, limits: &Limits, opened_at_ms: u64) -> Result<(), Fault> {
         let config = lane_config(organization, limits, opened_at_ms);
-        self.0.jetstream
+        self.0
+            .jetstream
             .create_consumer_on_stream(config, streams::calls(organization.partition()))
             .await
             .map(drop)
@@ -238,7 +242,8 @@ impl Bus {
     }
 
     async fn remove_lane(&self, organization: OrganizationId) -> Result<(), Fault> {
-        self.0.jetstream
+        self.0
+            .jetstream
             .delete_consumer_from_stream(lane_name(organization), streams::calls(organization.partition()))
             .await
             .map(drop)
@@ -275,7 +280,8 @@ impl Bus {
     /// Organizations with calls in one partition, laned or not. Controller only.
     pub async fn organizations_with_calls(&self, partition: u16) -> Result<Vec<OrganizationId>, Fault> {
         let unavailable = |cause: &dyn std::fmt::Display| Fault::unavailable("The queue", cause);
-        let stream = self.0.jetstream.get_stream(streams::calls(partition)).await.map_err(|cause| unavailable(&cause))?;
+        let stream =
+            self.0.jetstream.get_stream(streams::calls(partition)).await.map_err(|cause| unavailable(&cause))?;
         let mut subjects = stream.info_with_subjects(">").await.map_err(|cause| unavailable(&cause))?;
         let mut organizations = Vec::new();
         while let Some((subject, _count)) = subjects.try_next().await.map_err(|cause| unavailable(&cause))? {

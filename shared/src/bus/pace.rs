@@ -11,7 +11,7 @@ use crate::id::OrganizationId;
 const NEWEST: f64 = 0.2;
 /// What is answered while nothing is known.
 const FIRST_GUESS: Duration = Duration::from_secs(1);
-const LONGEST: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_mins(1);
 
 /// Moving averages of the time calls spend from acceptance to their end, waiting included.
 #[derive(Clone, Debug)]
@@ -19,7 +19,7 @@ pub(super) struct Pace(Cache<OrganizationId, f64>);
 
 impl Default for Pace {
     fn default() -> Self {
-        Self(Cache::builder().max_capacity(100_000).time_to_idle(Duration::from_secs(600)).build())
+        Self(Cache::builder().max_capacity(100_000).time_to_idle(Duration::from_mins(10)).build())
     }
 }
 

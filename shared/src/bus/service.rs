@@ -30,7 +30,8 @@ impl Bus {
 
     /// Sends bytes to a caller's inbox.
     pub async fn reply(&self, inbox: &str, frame: Bytes) -> Result<(), Fault> {
-        self.0.client
+        self.0
+            .client
             .publish(inbox.to_owned(), frame)
             .await
             .map_err(|cause| Fault::unavailable("The message queue", cause))

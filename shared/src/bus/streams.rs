@@ -114,7 +114,8 @@ impl Bus {
     pub async fn ensure_streams(&self, sizes: Sizes) -> Result<(), Fault> {
         for config in all(sizes) {
             let name = config.name.clone();
-            self.0.jetstream
+            self.0
+                .jetstream
                 .create_or_update_stream(config)
                 .await
                 .map_err(|cause| Fault::unavailable("The queue", format!("stream {name}: {cause}")))?;
@@ -132,7 +133,8 @@ impl Bus {
             max_ack_pending: 5_000,
             ..Default::default()
         };
-        self.0.jetstream
+        self.0
+            .jetstream
             .create_consumer_on_stream(config, AUDIT)
             .await
             .map(drop)

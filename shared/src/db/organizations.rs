@@ -80,13 +80,14 @@ pub async fn limit(transaction: &mut Transaction, command: &Limit) -> Result<Org
 /// Lists all, by slug; the database refuses anyone but an operator.
 pub async fn list(transaction: &mut Transaction, command: &List) -> Result<Page<Organization>, Fault> {
     let limit = command.limit.min(MAX_PAGE - 1);
-    let rows: Vec<Row> =
-        sqlx::query_as("SELECT id, slug, name, concurrency_limit, paused, generation, created_at FROM app.list_organizations($1, $2)")
-            .bind(&command.cursor)
-            .bind(limit.cast_signed() + 1)
-            .fetch_all(transaction.connection())
-            .await
-            .map_err(fault)?;
+    let rows: Vec<Row> = sqlx::query_as(
+        "SELECT id, slug, name, concurrency_limit, paused, generation, created_at FROM app.list_organizations($1, $2)",
+    )
+    .bind(&command.cursor)
+    .bind(limit.cast_signed() + 1)
+    .fetch_all(transaction.connection())
+    .await
+    .map_err(fault)?;
     let organizations = rows.into_iter().map(Organization::from).collect();
     Ok(page(organizations, limit, |organization: &Organization| organization.slug.clone()))
 }

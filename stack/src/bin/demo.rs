@@ -33,9 +33,7 @@ struct Arguments {
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, arguments.port));
-    let listener = TcpListener::bind(address)
-        .await
-        .with_context(|| format!("cannot listen on {address}"))?;
+    let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
     let endpoint = demo::endpoint(listener.local_addr()?);
     let shutdown = CancellationToken::new();
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -49,9 +47,6 @@ async fn main() -> anyhow::Result<()> {
         stop.cancel();
     });
     writeln!(std::io::stdout(), "listening on {endpoint}")?;
-    let options = Options {
-        bearer: arguments.bearer,
-        legacy_only: arguments.legacy_only,
-    };
+    let options = Options { bearer: arguments.bearer, legacy_only: arguments.legacy_only };
     demo::serve(listener, options, shutdown).await
 }

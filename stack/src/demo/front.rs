@@ -102,21 +102,14 @@ impl Front {
             None => true,
         };
         let answer = self.mcp.handle(request).await;
-        if may_be_odd {
-            self.reveal(answer)
-        } else {
-            answer
-        }
+        if may_be_odd { self.reveal(answer) } else { answer }
     }
 
     /// Every frame of an answer is a whole message, so a marker never straddles two of them.
     fn reveal(&self, answer: Answer) -> Answer {
         let odd = Arc::clone(&self.odd);
         answer.map(|body| {
-            body.map_frame(move |frame| {
-                frame.map_data(|data| odd.reveal(&data).map_or(data, Bytes::from))
-            })
-            .boxed()
+            body.map_frame(move |frame| frame.map_data(|data| odd.reveal(&data).map_or(data, Bytes::from))).boxed()
         })
     }
 
@@ -154,9 +147,7 @@ fn from_this_machine(headers: &HeaderMap) -> bool {
 
 fn unauthorized() -> Answer {
     let mut answer = plain(StatusCode::UNAUTHORIZED);
-    answer
-        .headers_mut()
-        .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     answer
 }
 
@@ -169,9 +160,7 @@ fn not_initialized() -> Answer {
 fn json(status: StatusCode, body: Vec<u8>) -> Answer {
     let mut answer = Response::new(Full::new(Bytes::from(body)).boxed());
     *answer.status_mut() = status;
-    answer
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     answer
 }
 

@@ -39,11 +39,7 @@ impl Odd {
         let marker = format!("odd-{}", Uuid::new_v4());
         let content_needle = json!(content(&marker)).to_string();
         let definition_needle = json!(definition(&marker)).to_string();
-        Self {
-            marker,
-            content_needle,
-            definition_needle,
-        }
+        Self { marker, content_needle, definition_needle }
     }
 
     /// The stand-in content of the result.
@@ -62,11 +58,7 @@ impl Odd {
         if !frame.contains(&self.marker) {
             return None;
         }
-        Some(
-            frame
-                .replace(&self.content_needle, RESULT)
-                .replace(&self.definition_needle, DEFINITION),
-        )
+        Some(frame.replace(&self.content_needle, RESULT).replace(&self.definition_needle, DEFINITION))
     }
 }
 

@@ -41,10 +41,7 @@ impl Stats {
         self.calls[tool].fetch_add(1, SeqCst);
         let running = self.running.fetch_add(1, SeqCst) + 1;
         self.max_running.fetch_max(running, SeqCst);
-        Running {
-            stats: self,
-            finished: false,
-        }
+        Running { stats: self, finished: false }
     }
 
     pub(super) fn count_connection(&self) {

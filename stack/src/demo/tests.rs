@@ -25,19 +25,12 @@ struct Demo {
 
 impl Demo {
     async fn start(options: Options) -> Self {
-        rustls::crypto::ring::default_provider()
-            .install_default()
-            .ok();
+        rustls::crypto::ring::default_provider().install_default().ok();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let origin = format!("http://{}", listener.local_addr().unwrap());
         let shutdown = CancellationToken::new();
         let server = tokio::spawn(serve(listener, options, shutdown.clone()));
-        Self {
-            origin,
-            http: reqwest::Client::new(),
-            shutdown,
-            server,
-        }
+        Self { origin, http: reqwest::Client::new(), shutdown, server }
     }
 
     fn post(&self, body: &Value) -> RequestBuilder {
@@ -66,14 +59,7 @@ impl Demo {
 
     /// A modern call's result.
     async fn call(&self, tool: &str, arguments: Value) -> Value {
-        let answer = self
-            .modern(
-                "tools/call",
-                json!({ "name": tool, "arguments": arguments }),
-            )
-            .send()
-            .await
-            .unwrap();
+        let answer = self.modern("tools/call", json!({ "name": tool, "arguments": arguments })).send().await.unwrap();
         assert_eq!(answer.status(), StatusCode::OK);
         assert_eq!(answer.headers()["content-type"], "application/json");
         let body = parse(&answer.text().await.unwrap());
@@ -89,10 +75,7 @@ impl Demo {
         }});
         let answer = self.post(&hello).send().await.unwrap();
         assert_eq!(answer.status(), StatusCode::OK);
-        let session = answer.headers()["mcp-session-id"]
-            .to_str()
-            .unwrap()
-            .to_owned();
+        let session = answer.headers()["mcp-session-id"].to_str().unwrap().to_owned();
         let hello = messages(answer).await.pop().unwrap();
         assert_eq!(hello["result"]["protocolVersion"], "2025-11-25");
         let ready = json!({ "jsonrpc": "2.0", "method": "notifications/initialized" });
@@ -102,9 +85,7 @@ impl Demo {
     }
 
     fn in_session(&self, session: &str, body: &Value) -> RequestBuilder {
-        self.post(body)
-            .header("mcp-session-id", session)
-            .header("mcp-protocol-version", "2025-11-25")
+        self.post(body).header("mcp-session-id", session).header("mcp-protocol-version", "2025-11-25")
     }
 
     async fn legacy_call(&self, session: &str, params: Value) -> Response {
@@ -114,17 +95,7 @@ impl Demo {
 
     async fn stats(&self) -> Value {
         let url = format!("{}/control/stats", self.origin);
-        parse(
-            &self
-                .http
-                .get(url)
-                .send()
-                .await
-                .unwrap()
-                .text()
-                .await
-                .unwrap(),
-        )
+        parse(&self.http.get(url).send().await.unwrap().text().await.unwrap())
     }
 
     /// Waits until the server's counts say so, asking again and again.
@@ -146,11 +117,7 @@ impl Demo {
 
     async fn stop(self) {
         self.shutdown.cancel();
-        timeout(PATIENCE, self.server)
-            .await
-            .expect("the server did not stop")
-            .unwrap()
-            .unwrap();
+        timeout(PATIENCE, self.server).await.expect("the server did not stop").unwrap().unwrap();
     }
 }
 
@@ -166,9 +133,5 @@ async fn messages(answer: Response) -> Vec<Value> {
 }
 
 fn data(stream: &str) -> impl Iterator<Item = &str> {
-    stream
-        .lines()
-        .filter_map(|line| line.strip_prefix("data:"))
-        .map(str::trim)
-        .filter(|data| !data.is_empty())
+    stream.lines().filter_map(|line| line.strip_prefix("data:")).map(str::trim).filter(|data| !data.is_empty())
 }

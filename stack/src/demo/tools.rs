@@ -5,9 +5,9 @@ use std::{borrow::Cow, sync::Arc, time::Duration};
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     model::{
-        CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, Implementation,
-        JsonObject, ListToolsResult, PaginatedRequestParams, ProgressNotificationParam,
-        ProtocolVersion, ServerCapabilities, ServerConfig, Tool,
+        CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, Implementation, JsonObject,
+        ListToolsResult, PaginatedRequestParams, ProgressNotificationParam, ProtocolVersion, ServerCapabilities,
+        ServerConfig, Tool,
     },
     service::RequestContext,
 };
@@ -49,12 +49,7 @@ enum Refusal {
 impl Tools {
     pub(super) fn new(stats: Arc<Stats>, odd: Arc<Odd>, legacy_only: bool) -> Self {
         let list = Arc::new(catalogue::all(&odd));
-        Self {
-            stats,
-            odd,
-            list,
-            legacy_only,
-        }
+        Self { stats, odd, list, legacy_only }
     }
 
     async fn run(
@@ -67,9 +62,7 @@ impl Tools {
             "echo" => text(string(arguments, "text")?),
             "add" => sum(arguments)?,
             "sleep" => sleep(arguments, context).await?,
-            "fail" => {
-                CallToolResult::error(vec![ContentBlock::text(string(arguments, "message")?)])
-            }
+            "fail" => CallToolResult::error(vec![ContentBlock::text(string(arguments, "message")?)]),
             "big" => text(big(whole(arguments, "bytes", MAX_BIG_BYTES)?)),
             "counter_increment" => count(self.stats.increment()),
             "read_counter" => count(self.stats.counter()),
@@ -115,29 +108,19 @@ impl ServerHandler for Tools {
     }
 
     fn supported_protocol_versions(&self) -> Cow<'static, [ProtocolVersion]> {
-        let newest = if self.legacy_only {
-            &ProtocolVersion::V_2025_11_25
-        } else {
-            &ProtocolVersion::V_2026_07_28
-        };
+        let newest = if self.legacy_only { &ProtocolVersion::V_2025_11_25 } else { &ProtocolVersion::V_2026_07_28 };
         Cow::Borrowed(ProtocolVersion::known_up_to(newest))
     }
 
     fn get_info(&self) -> ServerConfig {
         ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
-            .with_server_info(Implementation::new(
-                "switchboard-demo",
-                env!("CARGO_PKG_VERSION"),
-            ))
+            .with_server_info(Implementation::new("switchboard-demo", env!("CARGO_PKG_VERSION")))
             .with_instructions("Tools that make a gateway's promises visible.")
     }
 }
 
 /// Waits `ms`, telling how far it is when the caller sent a progress token; ends at once when cancelled.
-async fn sleep(
-    arguments: &JsonObject,
-    context: &RequestContext<RoleServer>,
-) -> Result<CallToolResult, Refusal> {
+async fn sleep(arguments: &JsonObject, context: &RequestContext<RoleServer>) -> Result<CallToolResult, Refusal> {
     let ms = whole(arguments, "ms", MAX_SLEEP_MS)?;
     let started = Instant::now();
     let end = started + Duration::from_millis(ms);
@@ -171,10 +154,7 @@ fn whole_ms(elapsed: Duration) -> u64 {
     u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
 }
 
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "milliseconds bounded by MAX_SLEEP_MS are exact in an f64"
-)]
+#[expect(clippy::cast_precision_loss, reason = "milliseconds bounded by MAX_SLEEP_MS are exact in an f64")]
 fn as_number(ms: u64) -> f64 {
     ms as f64
 }
@@ -231,8 +211,6 @@ fn number(arguments: &JsonObject, name: &str) -> Result<serde_json::Number, Refu
 fn whole(arguments: &JsonObject, name: &str, most: u64) -> Result<u64, Refusal> {
     match arguments.get(name).and_then(Value::as_u64) {
         Some(value) if value <= most => Ok(value),
-        _ => Err(Refusal::Arguments(format!(
-            "{name} must be a whole number from 0 to {most}"
-        ))),
+        _ => Err(Refusal::Arguments(format!("{name} must be a whole number from 0 to {most}"))),
     }
 }

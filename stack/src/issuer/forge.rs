@@ -18,9 +18,7 @@ impl Issuer {
     /// When `alg` is missing or another one.
     pub fn mint_with(&self, header: &Value, claims: &Value) -> anyhow::Result<String> {
         let message = format!("{}.{}", encode(header)?, encode(claims)?);
-        let algorithm = header["alg"]
-            .as_str()
-            .context("the header names no algorithm")?;
+        let algorithm = header["alg"].as_str().context("the header names no algorithm")?;
         let signature = match algorithm.to_ascii_lowercase().as_str() {
             "es256" => crypto::sign(message.as_bytes(), &self.inner.key, Algorithm::ES256)?,
             "hs256" => {

@@ -25,8 +25,7 @@ const OTHERS: u32 = 0o077;
 pub(super) fn load_or_create(directory: &Path) -> anyhow::Result<String> {
     let path = directory.join(FILE);
     if !path.exists() {
-        create(directory, &path)
-            .with_context(|| format!("cannot keep the issuer's key in {}", directory.display()))?;
+        create(directory, &path).with_context(|| format!("cannot keep the issuer's key in {}", directory.display()))?;
     }
     let mode = fs::metadata(&path)?.permissions().mode() & 0o777;
     ensure!(
@@ -39,10 +38,7 @@ pub(super) fn load_or_create(directory: &Path) -> anyhow::Result<String> {
 
 /// Writes a new key beside its place and links it there: a link, unlike a rename, never replaces another's key.
 fn create(directory: &Path, path: &Path) -> anyhow::Result<()> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(directory)?;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     let pem = generate()?.to_pkcs8_pem(LineEnding::LF)?;
     let draft = directory.join(format!(".{FILE}.{}", Uuid::new_v4()));
     let written = write(&draft, pem.as_bytes()).and_then(|()| fs::hard_link(&draft, path));
@@ -55,11 +51,7 @@ fn create(directory: &Path, path: &Path) -> anyhow::Result<()> {
 }
 
 fn write(draft: &Path, pem: &[u8]) -> std::io::Result<()> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(OWNER_ONLY)
-        .open(draft)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(OWNER_ONLY).open(draft)?;
     // The umask may have taken bits away from the owner too.
     file.set_permissions(Permissions::from_mode(OWNER_ONLY))?;
     file.write_all(pem)?;

@@ -33,14 +33,8 @@ impl Issuer {
     ///
     /// # Errors
     /// When the listener has no address or the server fails.
-    pub async fn serve(
-        &self,
-        listener: TcpListener,
-        shutdown: CancellationToken,
-    ) -> anyhow::Result<()> {
-        let address = listener
-            .local_addr()
-            .context("the issuer's listener has no address")?;
+    pub async fn serve(&self, listener: TcpListener, shutdown: CancellationToken) -> anyhow::Result<()> {
+        let address = listener.local_addr().context("the issuer's listener has no address")?;
         if self.url().is_empty() {
             self.set_url(&format!("http://{address}"));
         }

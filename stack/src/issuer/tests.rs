@@ -43,9 +43,9 @@ impl Drop for Scratch {
 /// Verifies as a relying party would: by the published key set, ES256 only.
 fn verify(jwks: &JwkSet, token: &str) -> Result<Value, jsonwebtoken::errors::Error> {
     let kid = decode_header(token)?.kid.unwrap_or_default();
-    let jwk = jwks.find(&kid).ok_or_else(|| {
-        jsonwebtoken::errors::Error::from(jsonwebtoken::errors::ErrorKind::InvalidKeyFormat)
-    })?;
+    let jwk = jwks
+        .find(&kid)
+        .ok_or_else(|| jsonwebtoken::errors::Error::from(jsonwebtoken::errors::ErrorKind::InvalidKeyFormat))?;
     let mut validation = Validation::new(Algorithm::ES256);
     validation.set_audience(&["switchboard"]);
     validation.set_issuer(&["http://127.0.0.1:1"]);
@@ -103,10 +103,7 @@ fn the_key_survives_and_is_kept_from_others() {
     let token = again.mint(&TokenRequest::default()).unwrap();
     verify(&published(&first), &token).unwrap();
     let file = scratch.0.join(key::FILE);
-    assert_eq!(
-        fs::metadata(&file).unwrap().permissions().mode() & 0o777,
-        0o600
-    );
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     let files = fs::read_dir(&scratch.0).unwrap().count();
     assert_eq!(files, 1, "a draft was left behind");
     fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
@@ -121,10 +118,7 @@ fn the_kid_is_the_thumbprint_of_rfc_7638_and_differs_between_keys() {
     let (scratch, other) = (Scratch::new(), Scratch::new());
     let issuer = scratch.open();
     let jwk = &issuer.jwks()["keys"][0];
-    let canonical = format!(
-        r#"{{"crv":"P-256","kty":"EC","x":{},"y":{}}}"#,
-        jwk["x"], jwk["y"]
-    );
+    let canonical = format!(r#"{{"crv":"P-256","kty":"EC","x":{},"y":{}}}"#, jwk["x"], jwk["y"]);
     let thumbprint = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(canonical));
     assert_eq!(issuer.kid(), thumbprint);
     assert_eq!(jwk["kid"], thumbprint);
@@ -135,9 +129,7 @@ fn the_kid_is_the_thumbprint_of_rfc_7638_and_differs_between_keys() {
 fn issuers_that_start_at_once_share_one_key() {
     let scratch = Scratch::new();
     let kids: HashSet<String> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..8)
-            .map(|_| scope.spawn(|| scratch.open().kid().to_owned()))
-            .collect();
+        let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| scratch.open().kid().to_owned())).collect();
         threads.into_iter().map(|t| t.join().unwrap()).collect()
     });
     assert_eq!(kids.len(), 1);
@@ -177,9 +169,7 @@ fn debug_output_holds_no_key() {
 
 #[tokio::test]
 async fn the_key_set_and_its_place_are_served_over_http() {
-    rustls::crypto::ring::default_provider()
-        .install_default()
-        .ok();
+    rustls::crypto::ring::default_provider().install_default().ok();
     let scratch = Scratch::new();
     let issuer = Issuer::open(&scratch.0).unwrap();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();

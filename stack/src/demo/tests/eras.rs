@@ -5,14 +5,10 @@ use super::*;
 #[tokio::test]
 async fn every_tool_does_what_it_says_in_the_modern_era() {
     let demo = Demo::start(Options::default()).await;
-    let echo = demo
-        .call("echo", json!({ "text": "grüße \u{1f980}" }))
-        .await;
+    let echo = demo.call("echo", json!({ "text": "grüße \u{1f980}" })).await;
     assert_eq!(echo["content"][0]["text"], "grüße \u{1f980}");
     assert_eq!(echo["isError"], false);
-    let sum = demo
-        .call("add", json!({ "a": 9_007_199_254_740_993_i64, "b": 1 }))
-        .await;
+    let sum = demo.call("add", json!({ "a": 9_007_199_254_740_993_i64, "b": 1 })).await;
     assert_eq!(sum["structuredContent"]["sum"], 9_007_199_254_740_994_i64);
     let sum = demo.call("add", json!({ "a": 0.5, "b": 1 })).await;
     assert_eq!(sum["content"][0]["text"], "1.5");
@@ -23,18 +19,12 @@ async fn every_tool_does_what_it_says_in_the_modern_era() {
         let big = demo.call("big", json!({ "bytes": bytes })).await;
         assert_eq!(big["content"][0]["text"].as_str().unwrap().len(), bytes);
     }
-    assert_eq!(
-        demo.call("sleep", json!({ "ms": 1 })).await["isError"],
-        false
-    );
+    assert_eq!(demo.call("sleep", json!({ "ms": 1 })).await["isError"], false);
     for count in [1, 2] {
         let result = demo.call("counter_increment", json!({})).await;
         assert_eq!(result["structuredContent"]["count"], count);
     }
-    assert_eq!(
-        demo.call("read_counter", json!({})).await["content"][0]["text"],
-        "2"
-    );
+    assert_eq!(demo.call("read_counter", json!({})).await["content"][0]["text"], "2");
     demo.stop().await;
 }
 
@@ -50,11 +40,7 @@ async fn arguments_that_do_not_fit_are_a_result_and_an_unknown_tool_an_error() {
         let result = demo.call(tool, arguments).await;
         assert_eq!(result["isError"], true, "{tool}");
     }
-    let answer = demo
-        .modern("tools/call", json!({ "name": "nothing", "arguments": {} }))
-        .send()
-        .await
-        .unwrap();
+    let answer = demo.modern("tools/call", json!({ "name": "nothing", "arguments": {} })).send().await.unwrap();
     let body = parse(&answer.text().await.unwrap());
     assert_eq!(body["error"]["code"], -32602);
     demo.stop().await;
@@ -83,13 +69,8 @@ async fn the_hints_of_the_tools_are_honest() {
 async fn progress_comes_every_100_ms_to_a_caller_that_sent_a_token_and_to_no_other() {
     let demo = Demo::start(Options::default()).await;
     let session = demo.handshake().await;
-    let params =
-        json!({ "name": "sleep", "arguments": { "ms": 350 }, "_meta": { "progressToken": "t" } });
-    let modern = demo
-        .modern("tools/call", params.clone())
-        .send()
-        .await
-        .unwrap();
+    let params = json!({ "name": "sleep", "arguments": { "ms": 350 }, "_meta": { "progressToken": "t" } });
+    let modern = demo.modern("tools/call", params.clone()).send().await.unwrap();
     let legacy = demo.legacy_call(&session, params).await;
     for answer in [modern, legacy] {
         let messages = messages(answer).await;
@@ -107,12 +88,7 @@ async fn progress_comes_every_100_ms_to_a_caller_that_sent_a_token_and_to_no_oth
         }
     }
     let quiet = json!({ "name": "sleep", "arguments": { "ms": 250 } });
-    assert_eq!(
-        messages(demo.legacy_call(&session, quiet).await)
-            .await
-            .len(),
-        1
-    );
+    assert_eq!(messages(demo.legacy_call(&session, quiet).await).await.len(), 1);
     demo.stop().await;
 }
 
@@ -124,13 +100,8 @@ async fn an_older_client_shakes_hands_calls_and_ends_its_session() {
     let answer = messages(demo.legacy_call(&session, params.clone()).await).await;
     assert_eq!(answer[0]["result"]["content"][0]["text"], "old");
     assert!(answer[0]["result"].get("resultType").is_none());
-    let ended = demo
-        .http
-        .delete(format!("{}/mcp", demo.origin))
-        .header("mcp-session-id", &session)
-        .send()
-        .await
-        .unwrap();
+    let ended =
+        demo.http.delete(format!("{}/mcp", demo.origin)).header("mcp-session-id", &session).send().await.unwrap();
     assert!(ended.status().is_success());
     let gone = demo.legacy_call(&session, params).await;
     assert_eq!(gone.status(), StatusCode::NOT_FOUND);
@@ -139,16 +110,8 @@ async fn an_older_client_shakes_hands_calls_and_ends_its_session() {
 
 #[tokio::test]
 async fn a_legacy_only_server_refuses_the_modern_era_as_old_servers_do_and_serves_the_handshake() {
-    let demo = Demo::start(Options {
-        legacy_only: true,
-        ..Options::default()
-    })
-    .await;
-    let refused = demo
-        .modern("server/discover", json!({}))
-        .send()
-        .await
-        .unwrap();
+    let demo = Demo::start(Options { legacy_only: true, ..Options::default() }).await;
+    let refused = demo.modern("server/discover", json!({})).send().await.unwrap();
     assert_eq!(refused.status(), StatusCode::BAD_REQUEST);
     let body = parse(&refused.text().await.unwrap());
     assert_eq!(body["error"]["code"], -32000);
@@ -162,11 +125,7 @@ async fn a_legacy_only_server_refuses_the_modern_era_as_old_servers_do_and_serve
 #[tokio::test]
 async fn a_server_of_both_eras_says_so_when_asked() {
     let demo = Demo::start(Options::default()).await;
-    let answer = demo
-        .modern("server/discover", json!({}))
-        .send()
-        .await
-        .unwrap();
+    let answer = demo.modern("server/discover", json!({})).send().await.unwrap();
     let body = parse(&answer.text().await.unwrap());
     let versions = body["result"]["supportedVersions"].as_array().unwrap();
     assert!(versions.contains(&json!("2026-07-28")) && versions.contains(&json!("2025-11-25")));
@@ -184,10 +143,7 @@ async fn the_odd_answer_and_its_definition_arrive_byte_for_byte_in_both_eras() {
         (demo.modern("tools/list", json!({})), odd::DEFINITION),
         (demo.in_session(&session, &list), odd::DEFINITION),
         (
-            demo.in_session(
-                &session,
-                &json!({ "jsonrpc": "2.0", "id": 9, "method": "tools/call", "params": call }),
-            ),
+            demo.in_session(&session, &json!({ "jsonrpc": "2.0", "id": 9, "method": "tools/call", "params": call })),
             odd::RESULT,
         ),
     ];
