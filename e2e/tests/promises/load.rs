@@ -156,7 +156,8 @@ async fn read(response: reqwest::Response, id: String) -> Ended {
 /// `count` calls at once, spread over the sites in turn.
 pub(crate) fn at_once(sites: &[Arc<Site>], count: usize, ask: Ask) -> JoinSet<Ended> {
     let mut calls = JoinSet::new();
-    for site in sites.iter().cycle().take(count).cloned() {
+    for site in sites.iter().cycle().take(count) {
+        let site = Arc::clone(site);
         calls.spawn(async move { site.call(ask).await });
     }
     calls
@@ -172,8 +173,8 @@ pub(crate) async fn closed_loop(
 ) -> Vec<Ended> {
     let number = Arc::new(AtomicU64::new(0));
     let mut loops = JoinSet::new();
-    for site in sites.iter().cycle().take(callers).cloned() {
-        let (ask, number) = (ask.clone(), Arc::clone(&number));
+    for site in sites.iter().cycle().take(callers) {
+        let (site, ask, number) = (Arc::clone(site), ask.clone(), Arc::clone(&number));
         loops.spawn(async move {
             let mut all = Vec::new();
             while Instant::now() < end {

@@ -122,7 +122,7 @@ impl Recorder {
     /// Forgets what ended.
     pub(crate) fn forget(&self, key: &str) {
         if let Some(runs) = self.log.lock().get_mut(key) {
-            runs.iter().for_each(|run| debug_assert!(run.ended.is_some(), "{} still runs", run.id));
+            assert!(runs.iter().all(|run| run.ended.is_some()), "calls of {key} still run");
             runs.clear();
         }
     }
@@ -268,7 +268,7 @@ async fn read_request(stream: &mut BufReader<TcpStream>) -> std::io::Result<Opti
         stream.read_line(&mut field).await?;
         match field.trim_end().split_once(':') {
             Some((name, value)) if name.eq_ignore_ascii_case("content-length") => {
-                length = value.trim().parse().unwrap_or(0)
+                length = value.trim().parse().unwrap_or(0);
             }
             Some(_) => {}
             None => break,
