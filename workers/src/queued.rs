@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use shared::{
     Fault,
-    bus::work::{Delivered, Slot, Work},
+    bus::work::{Delivered, Slot},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -26,66 +26,38 @@ struct Shift<P> {
     tasks: TaskTracker,
 }
 
-/// Works until told to stop, then finishes what was delivered.
+/// Works until told to stop, then finishes what was delivered. A worker over its capacity keeps its
+/// subscription, and what comes waits in hand with its slot kept: a subscription that is ended and made
+/// anew under load loses about one delivery in a thousand, which then counts as a second attempt.
 pub async fn serve<P: Dispatch>(
     parts: Arc<P>,
     load: Load,
     tasks: TaskTracker,
     stop: CancellationToken,
 ) -> Result<(), Fault> {
-    let shift = Arc::new(Shift { parts, load, tasks });
-    let endings = TaskTracker::new();
+    let shift = Shift { parts, load, tasks };
     while !stop.is_cancelled() {
         let mut work = shift.parts.bus().work(P::POOL).await?;
-        take_until_full(&shift, &mut work, &stop).await;
-        // Full or stopping: the rest stays in the stream for other workers. What is on its way to
-        // this one holds its slots already, and is run.
-        work.announce_end().await;
-        endings.spawn(take_rest(Arc::clone(&shift), work, stop.clone()));
-        tokio::select! {
-            () = shift.load.has_room() => {}
-            () = stop.cancelled() => {}
+        loop {
+            tokio::select! {
+                delivered = work.next() => match delivered {
+                    Some(delivered) => take(&shift, delivered),
+                    None => break,
+                },
+                () = stop.cancelled() => break,
+            }
+        }
+        work.end().await;
+        while let Some(delivered) = work.next().await {
+            take(&shift, delivered);
         }
     }
-    endings.close();
-    endings.wait().await;
     Ok(())
 }
 
-async fn take_until_full<P: Dispatch>(shift: &Arc<Shift<P>>, work: &mut Work, stop: &CancellationToken) {
-    while !shift.load.is_full() {
-        let delivered = tokio::select! {
-            delivered = work.next() => delivered,
-            () = stop.cancelled() => return,
-        };
-        match delivered {
-            Some(delivered) => take(shift, delivered),
-            None => return,
-        }
-    }
-}
-
-/// A full worker's subscription ends by itself with the next few messages; a stopping worker's at once.
-async fn take_rest<P: Dispatch>(shift: Arc<Shift<P>>, mut work: Work, stop: CancellationToken) {
-    loop {
-        tokio::select! {
-            delivered = work.next() => match delivered {
-                Some(delivered) => take(&shift, delivered),
-                None => return,
-            },
-            () = stop.cancelled() => break,
-        }
-    }
-    work.end().await;
-    while let Some(delivered) = work.next().await {
-        take(&shift, delivered);
-    }
-}
-
-fn take<P: Dispatch>(shift: &Arc<Shift<P>>, delivered: Delivered) {
-    let (place, shift) = (shift.load.enter(), Arc::clone(shift));
-    let tasks = shift.tasks.clone();
-    tasks.spawn(async move { one(&*shift.parts, delivered, place).await });
+fn take<P: Dispatch>(shift: &Shift<P>, delivered: Delivered) {
+    let (place, parts) = (shift.load.enter(), Arc::clone(&shift.parts));
+    shift.tasks.spawn(async move { one(&*parts, delivered, place).await });
 }
 
 async fn one<P: Dispatch>(parts: &P, delivered: Delivered, place: Place) {

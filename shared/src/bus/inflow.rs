@@ -51,7 +51,7 @@ impl Inflow {
 
     /// Announces the end: it comes after some more messages, however long they take. What comes
     /// until then is still handed out by [`Self::next`].
-    pub(super) async fn announce_end(&mut self) {
+    async fn announce_end(&mut self) {
         if !std::mem::replace(&mut self.announced, true)
             && let Err(cause) = self.subscriber.unsubscribe_after(self.received + SLACK).await
         {

@@ -78,11 +78,6 @@ impl Work {
         }
     }
 
-    /// Takes a few more and then nothing new, however long those few take.
-    pub async fn announce_end(&mut self) {
-        self.inflow.announce_end().await;
-    }
-
     /// Takes nothing new; what was sent until then is still handed out by [`Self::next`].
     pub async fn end(&mut self) {
         self.inflow.end().await;

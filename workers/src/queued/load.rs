@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use tokio::sync::{Notify, Semaphore, SemaphorePermit};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// A worker's load. Clones share it.
 #[derive(Clone, Debug)]
@@ -15,7 +15,6 @@ pub struct Load(Arc<Inner>);
 struct Inner {
     /// Delivered and not ended: running, or waiting for a turn.
     in_hand: AtomicUsize,
-    left: Notify,
     turns: Semaphore,
     capacity: usize,
 }
@@ -23,33 +22,12 @@ struct Inner {
 impl Load {
     /// Room for `capacity` calls at once.
     pub fn new(capacity: usize) -> Self {
-        Self(Arc::new(Inner {
-            in_hand: AtomicUsize::new(0),
-            left: Notify::new(),
-            turns: Semaphore::new(capacity),
-            capacity,
-        }))
+        Self(Arc::new(Inner { in_hand: AtomicUsize::new(0), turns: Semaphore::new(capacity), capacity }))
     }
 
     /// Calls running now.
     pub fn running(&self) -> usize {
         self.0.capacity.saturating_sub(self.0.turns.available_permits())
-    }
-
-    /// True when no more should come.
-    pub(super) fn is_full(&self) -> bool {
-        self.0.in_hand.load(Ordering::Relaxed) >= self.0.capacity
-    }
-
-    /// Waits until there is room worth subscribing for again.
-    pub(super) async fn has_room(&self) {
-        loop {
-            let left = self.0.left.notified();
-            if self.0.in_hand.load(Ordering::Relaxed) <= self.0.capacity * 3 / 4 {
-                return;
-            }
-            left.await;
-        }
     }
 
     /// A delivery came.
@@ -78,7 +56,6 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         report(self.0.0.in_hand.fetch_sub(1, Ordering::Relaxed) - 1);
-        self.0.0.left.notify_one();
     }
 }
 
@@ -90,22 +67,11 @@ mod tests {
     async fn no_more_run_than_there_is_capacity_for() {
         let load = Load::new(2);
         let places: Vec<Place> = (0..3).map(|_| load.enter()).collect();
-        assert!(load.is_full());
         let (first, _second) = (places[0].turn().await, places[1].turn().await);
         assert_eq!(load.running(), 2);
         let mut third = Box::pin(places[2].turn());
         assert!(futures::poll!(&mut third).is_pending());
         drop(first);
         assert!(third.await.is_some());
-    }
-
-    #[tokio::test]
-    async fn room_is_told_once_enough_have_left() {
-        let load = Load::new(4);
-        let mut places: Vec<Place> = (0..4).map(|_| load.enter()).collect();
-        let mut room = Box::pin(load.has_room());
-        assert!(futures::poll!(&mut room).is_pending());
-        places.pop();
-        room.await;
     }
 }
