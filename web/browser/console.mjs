@@ -126,7 +126,7 @@ async function callsFail(page) {
 
 async function reload(page) {
   await page.reload();
-  await page.getByRole("heading", { name: "fail", exact: true }).waitFor();
+  await page.getByRole("heading", { name: /^fail$/i }).waitFor();
   must(await page.getByLabel("Signed in as").isVisible(), "the visit goes on");
 }
 
@@ -138,7 +138,7 @@ async function keyboard(page) {
   await page.keyboard.press("Enter");
   await tabTo(page, /^echo/);
   await page.keyboard.press("Enter");
-  await page.getByRole("heading", { name: "echo", exact: true }).waitFor();
+  await page.getByRole("heading", { name: /^echo$/i }).waitFor();
   await tabTo(page, /^text/i);
   await page.keyboard.type("by keyboard");
   await page.keyboard.press("Control+Enter");
@@ -219,7 +219,7 @@ async function openTool(page, configuration, tool) {
   await page.getByRole("link", { name: "Switchboard" }).click();
   await (await listed(page, configuration)).click();
   await page.getByRole("navigation", { name: "Tools" }).locator(".tool-name", { hasText: new RegExp(`^${tool}$`) }).click();
-  await page.getByRole("heading", { name: tool, exact: true }).waitFor();
+  await page.getByRole("heading", { name: new RegExp(`^${tool}$`, "i") }).waitFor();
 }
 
 async function call(page) {

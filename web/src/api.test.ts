@@ -68,8 +68,8 @@ describe("a request", () => {
 
 describe("an answer", () => {
   test("with members of a later version is taken", async () => {
-    answer.body = '{"organization":"acme","subject":"s","role":"user","memberships":[]}';
-    expect(await new Api("t", origin).me()).toMatchObject({ organization: "acme", subject: "s", role: "user" });
+    answer.body = '{"organization":{"id":"1","slug":"acme","name":"Acme"},"subject":"s","role":"user","memberships":[]}';
+    expect(await new Api("t", origin).me()).toMatchObject({ organization: { slug: "acme", name: "Acme" }, subject: "s", role: "user" });
   });
 
   test.each(["<html>", "{}", '{"organization":1,"subject":"s","role":"user"}', "null"])("that is not what was asked for is a problem with the request id: %j", async (body) => {

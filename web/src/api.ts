@@ -7,7 +7,7 @@
 import { Problem, problemFrom } from "./problem.ts";
 
 export interface Me {
-  organization: string;
+  organization: { slug: string; name: string };
   subject: string;
   role: string;
 }
@@ -178,7 +178,8 @@ function isObject(value: unknown): value is Record<string, unknown> {
 }
 
 function isMe(value: unknown): boolean {
-  return isObject(value) && ["organization", "subject", "role"].every((key) => typeof value[key] === "string");
+  const hasTexts = (object: Record<string, unknown>, keys: string[]) => keys.every((key) => typeof object[key] === "string");
+  return isObject(value) && hasTexts(value, ["subject", "role"]) && isObject(value["organization"]) && hasTexts(value["organization"], ["slug", "name"]);
 }
 
 function isPage(value: unknown): boolean {

@@ -96,7 +96,7 @@ function Shell({ api, me, signOut }: { api: Api; me: Me; signOut: () => void }) 
         <dl className="identity" aria-label="Signed in as">
           <div>
             <dt>Organization</dt>
-            <dd title={me.organization}>{me.organization}</dd>
+            <dd title={me.organization.slug}>{me.organization.name}</dd>
           </div>
           <div>
             <dt>Subject</dt>
