@@ -76,7 +76,7 @@ pub(crate) fn run(arguments: &Arguments) -> bool {
     let accidents = accidents::trials(&broken);
     let on_their_own = apart!(
         crashes {
-            a_full_worker_leaves_the_rest_in_the_queue_for_others: crashes::narrow,
+            a_full_worker_runs_no_more_and_the_rest_waits_in_the_queue: crashes::narrow,
         }
         deadlines {
             exactly_the_bound_is_accepted_and_the_rest_is_told_when_to_come_back: deadlines::bounded,

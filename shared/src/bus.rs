@@ -68,6 +68,7 @@ struct Inner {
     role: Role,
     instance: String,
     connections: watch::Receiver<u64>,
+    losses: watch::Receiver<u64>,
 }
 
 /// How often the connection is tried: a peer that vanished without a word is noticed after two.
@@ -81,6 +82,7 @@ impl Bus {
     pub async fn connect(config: &config::Nats, role: Role) -> anyhow::Result<Self> {
         let instance = uuid::Uuid::new_v4().simple().to_string();
         let (connected, connections) = watch::channel(0);
+        let (lost, losses) = watch::channel(0);
         let mut options = ConnectOptions::new()
             .name(format!("switchboard-{}-{instance}", role.name()))
             .custom_inbox_prefix(subject::inbox_prefix(role))
@@ -90,8 +92,10 @@ impl Bus {
             .reconnect_delay_callback(|attempt| Duration::from_millis(50) * (1_u32 << attempt.min(5)))
             .request_timeout(Some(API_PATIENCE))
             .event_callback(move |event| {
-                if matches!(event, async_nats::Event::Connected) {
-                    connected.send_modify(|count| *count += 1);
+                match event {
+                    async_nats::Event::Connected => connected.send_modify(|count| *count += 1),
+                    async_nats::Event::Disconnected => lost.send_modify(|count| *count += 1),
+                    _ => {}
                 }
                 async move {
                     match event {
@@ -113,7 +117,7 @@ impl Bus {
         let servers: Vec<String> = config.url.split(',').map(|url| url.trim().to_owned()).collect();
         let client = options.connect(servers).await?;
         let jetstream = jetstream::new(client.clone());
-        Ok(Self(Arc::new(Inner { client, jetstream, role, instance, connections })))
+        Ok(Self(Arc::new(Inner { client, jetstream, role, instance, connections, losses })))
     }
 
     /// This process's name on the bus: 32 hexadecimal digits, new at each start.
@@ -129,6 +133,11 @@ impl Bus {
     /// Counts connections made: a change means that NATS may have been restarted in between.
     pub fn connections(&self) -> watch::Receiver<u64> {
         self.0.connections.clone()
+    }
+
+    /// Counts connections lost.
+    pub(crate) fn losses(&self) -> watch::Receiver<u64> {
+        self.0.losses.clone()
     }
 
     /// True while the connection stands.

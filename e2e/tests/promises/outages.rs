@@ -108,8 +108,14 @@ pub(crate) async fn a_cut_between_a_worker_and_nats_heals(system: Arc<System>) {
         by_code(&ended),
         healed_after(&ended, back_at)
     );
+    // A worker that was cut off once leaves as orderly as any other.
     stack.restart("tool-1").await.expect("it starts");
+    let end = Instant::now() + Duration::from_secs(3);
+    let load =
+        tokio::spawn(async move { closed_loop(&sites, 16, end, |number| short(number).within_ms(20_000)).await });
+    tokio::time::sleep(Duration::from_millis(500)).await;
     stack.stop_one(&relayed).await.expect("it runs");
+    all_done(&load.await.expect("the callers"));
 }
 
 /// How many calls of an organization the audit trail holds.

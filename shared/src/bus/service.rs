@@ -19,13 +19,7 @@ pub struct Service {
 impl Bus {
     /// Subscribes a pool's direct commands in its queue group.
     pub async fn serve(&self, pool: Pool) -> Result<Service, Fault> {
-        let subscription = self
-            .0
-            .client
-            .queue_subscribe(subject::direct_to(pool), pool.name().to_owned())
-            .await
-            .map_err(|cause| Fault::unavailable("The message queue", cause))?;
-        Ok(Service { inflow: Inflow::new(subscription, self.clone()) })
+        Ok(Service { inflow: Inflow::join(self, subject::direct_to(pool), pool.name()).await? })
     }
 
     /// Sends bytes to a caller's inbox.

@@ -47,13 +47,8 @@ pub struct Slot {
 impl Bus {
     /// Subscribes the pool's lanes.
     pub async fn work(&self, pool: Pool) -> Result<Work, Fault> {
-        let subscription = self
-            .0
-            .client
-            .queue_subscribe(subject::work(pool), subject::WORK_GROUP.to_owned())
-            .await
-            .map_err(|cause| Fault::unavailable("The message queue", cause))?;
-        Ok(Work { inflow: Inflow::new(subscription, self.clone()), heard: Heard::start(self), bus: self.clone() })
+        let inflow = Inflow::join(self, subject::work(pool), subject::WORK_GROUP).await?;
+        Ok(Work { inflow, heard: Heard::start(self), bus: self.clone() })
     }
 }
 
