@@ -178,7 +178,7 @@ fn main() -> ExitCode {
             a_secret_on_its_way_is_heard_by_no_other_role,
             a_consumer_into_the_gateways_inbox_steals_no_work,
             a_consumer_into_a_command_subject_forges_no_command,
-            only_the_controller_administers_streams,
+            only_the_administrator_administers_streams,
             a_heartbeat_cannot_wipe_those_of_others,
             a_direct_command_of_another_organization_is_refused,
             an_undecodable_or_unknown_command_is_answered_and_harms_nobody,

@@ -14,7 +14,7 @@ pub(crate) use self::{
     acts::every_role_is_held_to_its_subjects,
     administration::{
         a_consumer_into_a_command_subject_forges_no_command, a_consumer_into_the_gateways_inbox_steals_no_work,
-        a_heartbeat_cannot_wipe_those_of_others, only_the_controller_administers_streams,
+        a_heartbeat_cannot_wipe_those_of_others, only_the_administrator_administers_streams,
     },
     database::{
         a_pool_cannot_become_another_role, a_pool_cannot_create_or_weaken_anything,
@@ -37,5 +37,7 @@ pub(crate) use self::{
 /// Every role on the bus, by the name of its user. Written down here and not read from the code
 /// under test: a new role must be thought about.
 const ROLES: [&str; 6] = ["gateway", "session", "token", "tool", "audit", "controller"];
-/// Those of them that are pools.
+/// The user in JetStream's own account.
+const ADMINISTRATOR: &str = "jetstream";
+/// Those roles that are pools.
 const POOLS: [&str; 5] = ["session", "token", "tool", "audit", "controller"];

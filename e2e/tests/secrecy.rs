@@ -163,8 +163,8 @@ async fn database(system: &System, canary: &Canary) -> usize {
 
 /// Every message of the organization in every stream, the shared state included; answers how many.
 async fn streams(system: &System, tenant: &Tenant, canary: &Canary) -> usize {
-    // The controller administers streams; no other role can read what lies in them.
-    let nats = system.nats("controller").await;
+    // Only the administrator can read what lies in them.
+    let nats = system.nats("jetstream").await;
     let ask = async |subject: String, request: Value| -> Value {
         let answer = nats.request(subject, request.to_string().into()).await.expect("JetStream answers");
         serde_json::from_slice(&answer.payload).expect("JSON")

@@ -256,13 +256,14 @@ fn plain(url: &str) -> String {
     }
 }
 
-const NATS_USERS: [(&str, NatsUser); 6] = [
+const NATS_USERS: [(&str, NatsUser); 7] = [
     ("gateway", NatsUser::Gateway),
     ("session", NatsUser::Session),
     ("token", NatsUser::Token),
     ("tool", NatsUser::Tool),
     ("audit", NatsUser::Audit),
     ("controller", NatsUser::Controller),
+    ("jetstream", NatsUser::Jetstream),
 ];
 
 const POOLS: [(&str, Pool); 5] = [

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use crate::{command::Pool, config, fault::Fault};
 
+pub mod administration;
 pub mod audit;
 pub mod caller;
 pub mod envelope;
@@ -77,46 +78,65 @@ const PING_EVERY: Duration = Duration::from_secs(5);
 /// How long JetStream's own API may take.
 const API_PATIENCE: Duration = Duration::from_secs(5);
 
+/// Connections made and lost so far.
+#[derive(Clone, Debug)]
+struct Counts {
+    made: watch::Sender<u64>,
+    lost: watch::Sender<u64>,
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self { made: watch::Sender::new(0), lost: watch::Sender::new(0) }
+    }
+}
+
+/// Connects as a user, retrying until the server is there, and reconnects for ever.
+async fn connect(config: &config::Nats, user: &str, name: String, counts: Counts) -> anyhow::Result<Client> {
+    let mut options = ConnectOptions::new()
+        .name(name)
+        .custom_inbox_prefix(subject::inbox_prefix(user))
+        .ping_interval(PING_EVERY)
+        .retry_on_initial_connect()
+        .max_reconnects(None)
+        .reconnect_delay_callback(|attempt| Duration::from_millis(50) * (1_u32 << attempt.min(5)))
+        .request_timeout(Some(API_PATIENCE))
+        .event_callback(move |event| {
+            match event {
+                async_nats::Event::Connected => counts.made.send_modify(|count| *count += 1),
+                async_nats::Event::Disconnected => counts.lost.send_modify(|count| *count += 1),
+                _ => {}
+            }
+            async move {
+                match event {
+                    async_nats::Event::Connected => tracing::info!("connected to NATS"),
+                    other => tracing::warn!(event = %other, "NATS"),
+                }
+            }
+        });
+    if let Some(path) = &config.credentials {
+        options = options.credentials_file(path).await?;
+    } else {
+        let user = config.user.clone().unwrap_or_else(|| user.to_owned());
+        let password = config.password.as_ref().map(|secret| secret.reveal().clone());
+        options = options.user_and_password(user, password.unwrap_or_default());
+    }
+    if let Some(path) = &config.root_certificates {
+        options = options.add_root_certificates(path.clone());
+    }
+    let servers: Vec<String> = config.url.split(',').map(|url| url.trim().to_owned()).collect();
+    Ok(options.connect(servers).await?)
+}
+
 impl Bus {
-    /// Connects, retrying until the server is there, and reconnects for ever.
+    /// Connects in a role.
     pub async fn connect(config: &config::Nats, role: Role) -> anyhow::Result<Self> {
         let instance = uuid::Uuid::new_v4().simple().to_string();
-        let (connected, connections) = watch::channel(0);
-        let (lost, losses) = watch::channel(0);
-        let mut options = ConnectOptions::new()
-            .name(format!("switchboard-{}-{instance}", role.name()))
-            .custom_inbox_prefix(subject::inbox_prefix(role))
-            .ping_interval(PING_EVERY)
-            .retry_on_initial_connect()
-            .max_reconnects(None)
-            .reconnect_delay_callback(|attempt| Duration::from_millis(50) * (1_u32 << attempt.min(5)))
-            .request_timeout(Some(API_PATIENCE))
-            .event_callback(move |event| {
-                match event {
-                    async_nats::Event::Connected => connected.send_modify(|count| *count += 1),
-                    async_nats::Event::Disconnected => lost.send_modify(|count| *count += 1),
-                    _ => {}
-                }
-                async move {
-                    match event {
-                        async_nats::Event::Connected => tracing::info!("connected to NATS"),
-                        other => tracing::warn!(event = %other, "NATS"),
-                    }
-                }
-            });
-        if let Some(path) = &config.credentials {
-            options = options.credentials_file(path).await?;
-        } else {
-            let user = config.user.clone().unwrap_or_else(|| role.name().to_owned());
-            let password = config.password.as_ref().map(|secret| secret.reveal().clone());
-            options = options.user_and_password(user, password.unwrap_or_default());
-        }
-        if let Some(path) = &config.root_certificates {
-            options = options.add_root_certificates(path.clone());
-        }
-        let servers: Vec<String> = config.url.split(',').map(|url| url.trim().to_owned()).collect();
-        let client = options.connect(servers).await?;
-        let jetstream = jetstream::new(client.clone());
+        let counts = Counts::default();
+        let (connections, losses) = (counts.made.subscribe(), counts.lost.subscribe());
+        let client = connect(config, role.name(), format!("switchboard-{}-{instance}", role.name()), counts).await?;
+        // JetStream stands in an account of its own: what of it a role may ask is imported under this prefix.
+        let jetstream = jetstream::with_prefix(client.clone(), subject::API_PREFIX);
         Ok(Self(Arc::new(Inner { client, jetstream, role, instance, connections, losses })))
     }
 
@@ -153,7 +173,7 @@ impl Bus {
     /// True once the server answered: everything it sent to this connection before is here. The
     /// question goes where every pool may publish and nobody listens, and the server says so itself.
     pub(crate) async fn is_answered(&self) -> bool {
-        let nobody = format!("{}.nobody", subject::inbox_prefix(Role::Gateway));
+        let nobody = format!("{}.nobody", subject::inbox_prefix(Role::Gateway.name()));
         match self.0.client.request(nobody, Bytes::new()).await {
             Ok(_) => true,
             Err(cause) => cause.kind() == RequestErrorKind::NoResponders,

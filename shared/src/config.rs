@@ -92,6 +92,28 @@ pub struct Nats {
     pub root_certificates: Option<std::path::PathBuf>,
 }
 
+/// `JETSTREAM_*`: how the controller reaches JetStream's account, on the servers of `NATS_URL`.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Jetstream {
+    /// The administrator's user.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// Its password.
+    #[serde(default)]
+    pub password: Option<Secret<String>>,
+    /// A credentials file, instead of user and password.
+    #[serde(default)]
+    pub credentials: Option<std::path::PathBuf>,
+}
+
+impl Jetstream {
+    /// Another user on the same servers.
+    pub fn on(self, servers: &Nats) -> Nats {
+        let Self { user, password, credentials } = self;
+        Nats { user, password, credentials, ..servers.clone() }
+    }
+}
+
 /// `DATABASE_*`: how a pool reaches PostgreSQL.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Database {

@@ -40,12 +40,10 @@ pub(crate) fn value(data: &DataDir, key: &str) -> Option<String> {
 /// Every key of the contract in the order in which they are printed.
 pub(crate) fn entries(stack: &Stack) -> Result<Vec<(&'static str, String)>> {
     let seeded = stack.seeded().context("nothing is seeded")?;
-    let controller = NatsUser::Controller;
-    let nats = stack.nats_url().replacen(
-        "nats://",
-        &format!("nats://{}:{}@", controller.user(), stack.nats_password(controller)?),
-        1,
-    );
+    // Who looks from outside wants to see streams and consumers.
+    let user = NatsUser::Jetstream;
+    let nats =
+        stack.nats_url().replacen("nats://", &format!("nats://{}:{}@", user.user(), stack.nats_password(user)?), 1);
     Ok(vec![
         ("SWITCHBOARD_URL", stack.url().to_owned()),
         ("ACME_ADMIN_TOKEN", seeded.acme.admin_token.clone()),

@@ -9,7 +9,8 @@ use crate::readiness::Ready;
 use crate::secrets::Secrets;
 use crate::supervisor::Supervisor;
 
-/// Who connects to NATS: each role has a user of its own with exact permissions (`nats/`).
+/// Who connects to NATS: each role has a user of its own with exact permissions (`nats/`), and so has the administrator
+/// of `JetStream`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum NatsUser {
     /// The gateways.
@@ -22,13 +23,16 @@ pub enum NatsUser {
     Tool,
     /// The pool that writes the audit trail.
     Audit,
-    /// The holder of `JetStream` administration.
+    /// The pool of lanes and sweeps.
     Controller,
+    /// The administrator of `JetStream`, which the controller connects as besides.
+    Jetstream,
 }
 
 impl NatsUser {
-    /// Every role.
-    pub const ALL: [Self; 6] = [Self::Gateway, Self::Session, Self::Token, Self::Tool, Self::Audit, Self::Controller];
+    /// Every user.
+    pub const ALL: [Self; 7] =
+        [Self::Gateway, Self::Session, Self::Token, Self::Tool, Self::Audit, Self::Controller, Self::Jetstream];
 
     /// The user's name.
     pub fn user(self) -> &'static str {
@@ -39,6 +43,7 @@ impl NatsUser {
             Self::Tool => "tool",
             Self::Audit => "audit",
             Self::Controller => "controller",
+            Self::Jetstream => "jetstream",
         }
     }
 

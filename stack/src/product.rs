@@ -131,6 +131,9 @@ impl Wiring<'_> {
             set("EGRESS_ALLOW", list(&[self.upstreams.egress(), self.options.extra_egress.clone()].concat()));
             set("EGRESS_ALLOW_HTTP", "true".to_owned());
         }
+        if pool == Pool::Controller {
+            set("JETSTREAM_PASSWORD", NatsUser::Jetstream.password(self.secrets)?);
+        }
         if pool == Pool::Tool {
             set("FASTMCP_URL", self.upstreams.service_url());
             set("FASTMCP_KEY", fastmcp_key(self.secrets)?);

@@ -5,12 +5,11 @@ use std::{fmt::Write as _, path::Path, time::Duration};
 use anyhow::{Context as _, Result};
 use shared::{
     bus::{
-        Bus, Role,
+        administration::Administration,
         instances::{self, Instance},
         kv::Bucket,
         lanes::LaneState,
     },
-    command::Pool,
     config,
     context::now_unix_ms,
     id::PARTITIONS,
@@ -38,17 +37,17 @@ pub async fn show(data_dir: &Path) -> Result<String> {
         credentials: None,
         root_certificates: None,
     };
-    let bus = Bus::connect(&nats, Role::Pool(Pool::Controller)).await?;
-    let instances = bus.watch::<Instance>(Bucket::Instances);
-    tokio::time::timeout(Duration::from_secs(5), instances.ready()).await.context("NATS does not answer")?;
+    let administration = Administration::connect(&nats).await?;
+    let instances = administration.entries::<Instance>(Bucket::Instances);
+    let instances = tokio::time::timeout(Duration::from_secs(5), instances).await.context("NATS does not answer")??;
     let mut lanes = Vec::new();
     for partition in 0..PARTITIONS {
-        for lane in bus.lanes(partition).await? {
-            let oldest_at_ms = bus.oldest_call(lane.organization).await?;
+        for lane in administration.lanes(partition).await? {
+            let oldest_at_ms = administration.oldest_call(lane.organization).await?;
             lanes.push(Row { lane, oldest_at_ms });
         }
     }
-    Ok(table(&instances.entries(), lanes))
+    Ok(table(&instances, lanes))
 }
 
 /// A lane and when its oldest call came in.

@@ -28,7 +28,7 @@ pub async fn serve(parts: Arc<Controller>, sizes: Sizes, stop: CancellationToken
 
 /// Sweeps; at once after a reconnect.
 async fn sweep_now_and_then(parts: &Controller, sizes: Sizes, stop: &CancellationToken) {
-    let mut connections = parts.bus.connections();
+    let mut connections = parts.administration.connections();
     loop {
         connections.borrow_and_update();
         let swept = sweep(parts, sizes, stop).await;
@@ -78,7 +78,7 @@ async fn apply_changes(parts: &Controller, applied: u64, latest: u64) -> u64 {
 }
 
 async fn sweep(parts: &Controller, sizes: Sizes, stop: &CancellationToken) -> Result<(), Fault> {
-    parts.bus.ensure_streams(sizes).await?;
+    parts.administration.ensure_streams(sizes).await?;
     // A lane must not be given the default because its limits were not read yet.
     tokio::select! {
         () = parts.limits.ready() => {}
@@ -95,7 +95,7 @@ async fn sweep(parts: &Controller, sizes: Sizes, stop: &CancellationToken) -> Re
 /// Answers how many lanes are open.
 async fn sweep_partition(parts: &Controller, partition: u16) -> Result<u32, Fault> {
     let mut laned = HashSet::new();
-    for lane in parts.bus.lanes(partition).await? {
+    for lane in parts.administration.lanes(partition).await? {
         let organization = lane.organization;
         if lane.is_abandoned() && parts.close_if_abandoned(organization).await? {
             continue;
@@ -106,7 +106,7 @@ async fn sweep_partition(parts: &Controller, partition: u16) -> Result<u32, Faul
         laned.insert(organization);
     }
     // A call that was published while its lane was being closed.
-    for organization in parts.bus.organizations_with_calls(partition).await? {
+    for organization in parts.administration.organizations_with_calls(partition).await? {
         if laned.insert(organization) {
             parts.open(organization).await?;
         }

@@ -60,7 +60,7 @@ impl Controller {
         let lock = self.locks.of(organization);
         let _alone = lock.lock().await;
         let limits = self.limits_of(organization);
-        self.bus.open_lane(organization, &limits).await?;
+        self.administration.open_lane(organization, &limits).await?;
         Ok(limits)
     }
 
@@ -69,8 +69,8 @@ impl Controller {
         let lock = self.locks.of(organization);
         let _alone = lock.lock().await;
         let limits = self.limits_of(organization);
-        match self.bus.lane(organization).await? {
-            Some(lane) if !lane.obeys(&limits) => self.bus.limit_lane(&lane, &limits).await,
+        match self.administration.lane(organization).await? {
+            Some(lane) if !lane.obeys(&limits) => self.administration.limit_lane(&lane, &limits).await,
             _ => Ok(()),
         }
     }
@@ -79,6 +79,6 @@ impl Controller {
     pub async fn close_if_abandoned(&self, organization: OrganizationId) -> Result<bool, Fault> {
         let lock = self.locks.of(organization);
         let _alone = lock.lock().await;
-        self.bus.close_abandoned_lane(organization).await
+        self.administration.close_abandoned_lane(organization).await
     }
 }

@@ -5,6 +5,7 @@ use shared::{
     Code, Fault,
     bus::{
         Bus,
+        administration::Administration,
         kv::Watch,
         state::{ConfigurationState, Limits},
     },
@@ -103,6 +104,8 @@ parts!(
 parts!(
     /// JetStream administration.
     Controller {
+        /// Streams and consumers.
+        administration: Administration,
         /// Each organization's limits.
         limits: Watch<Limits>,
         /// One act at a time on one lane.

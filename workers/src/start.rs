@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use serde::Deserialize;
 use shared::{
-    bus::{Bus, Role, kv::Bucket, streams::Sizes},
+    bus::{Bus, Role, administration::Administration, kv::Bucket, streams::Sizes},
     command::Pool,
     config::{self, Reader},
     db::Database,
@@ -80,6 +80,7 @@ const fn default_replicas() -> u8 {
 
 struct Configuration {
     nats: config::Nats,
+    jetstream: config::Jetstream,
     database: config::Database,
     ops: Ops,
     worker: Worker,
@@ -94,6 +95,7 @@ fn read(pool: Pool) -> Result<Configuration, config::Problems> {
     let mut reader = Reader::default();
     let seals = matches!(pool, Pool::Token | Pool::Tool);
     let nats = reader.read("nats");
+    let jetstream = reader.read("jetstream");
     let database = reader.read("database");
     let ops = reader.read("ops");
     let worker = reader.read("worker");
@@ -105,6 +107,7 @@ fn read(pool: Pool) -> Result<Configuration, config::Problems> {
     let complete = (|| {
         Some(Configuration {
             nats: nats?,
+            jetstream: jetstream?,
             database: database?,
             ops: ops?,
             worker: worker?,
@@ -270,8 +273,9 @@ async fn audit(bus: Bus, database: Database, shift: Shift) -> anyhow::Result<()>
 async fn control(configuration: Configuration, bus: Bus, database: Database, shift: Shift) -> anyhow::Result<()> {
     let Queue { calls_per_organization, replicas } = configuration.queue;
     let sizes = Sizes { calls_per_organization, replicas };
+    let administration = Administration::connect(&configuration.jetstream.on(&configuration.nats)).await?;
     let limits = bus.watch(Bucket::Limits);
-    let parts = Arc::new(Controller { bus, database, limits, locks: LaneLocks::default() });
+    let parts = Arc::new(Controller { bus, administration, database, limits, locks: LaneLocks::default() });
     tokio::spawn(controller::serve(Arc::clone(&parts), sizes, shift.stop.clone()));
     shift.answer(parts).await
 }

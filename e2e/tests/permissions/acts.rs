@@ -9,7 +9,7 @@ use shared::{
     id::{OrganizationId, PARTITIONS},
 };
 
-use super::{POOLS, ROLES, wire::Wire};
+use super::{ADMINISTRATOR, POOLS, ROLES, wire::Wire};
 use crate::world::System;
 
 /// An act: what is tried, who may, and whether it can be tried by those without disturbing others.
@@ -57,7 +57,7 @@ pub(crate) async fn every_role_is_held_to_its_subjects(system: Arc<System>) {
     assert_eq!(Role::ALL.map(Role::name), ROLES, "a new role has to be thought about here");
     let acts = acts();
     let (mut refused, mut done) = (0, 0);
-    for role in ROLES {
+    for role in ROLES.into_iter().chain([ADMINISTRATOR]) {
         let mut attacker = Wire::connect(&system, role).await;
         let mut holder = Wire::connect(&system, role).await;
         for act in &acts {
@@ -179,23 +179,22 @@ fn state() -> Vec<Act> {
         // News that the server did not republish would be believed by every watcher.
         acts.push(Act::publish(format!("{}permissions", bucket.watch_prefix()), &[]));
         acts.push(Act::subscribe(format!("{}>", bucket.watch_prefix()), None, watchers).harmless());
-        acts.push(Act::publish(format!("$JS.API.STREAM.MSG.GET.{}", bucket.stream()), &readers(watchers)).harmless());
+        for request in ["STREAM.MSG.GET", "STREAM.INFO"] {
+            acts.push(Act::publish(format!("js.{request}.{}", bucket.stream()), watchers).harmless());
+            acts.push(Act::publish(format!("$JS.API.{request}.{}", bucket.stream()), &[ADMINISTRATOR]).harmless());
+        }
         // Its answer would be stored bytes, sent wherever the asker says.
-        acts.push(Act::publish(format!("$JS.API.DIRECT.GET.{}", bucket.stream()), &["controller"]).harmless());
-        acts.push(Act::publish(format!("$JS.API.STREAM.INFO.{}", bucket.stream()), &readers(watchers)));
-        let by_subject = format!("$JS.API.DIRECT.GET.{}.{}permissions", bucket.stream(), bucket.subject_prefix());
-        acts.push(Act::publish(by_subject, &["controller"]));
+        let direct = format!("DIRECT.GET.{}", bucket.stream());
+        for request in [direct.clone(), format!("{direct}.{}permissions", bucket.subject_prefix())] {
+            acts.push(Act::publish(format!("js.{request}"), &[]));
+            acts.push(Act::publish(format!("$JS.API.{request}"), &[ADMINISTRATOR]));
+        }
     }
     for role in ROLES {
         acts.push(Act::publish(format!("$KV.INSTANCES.{role}.permissions"), &[role]));
         acts.push(Act::publish(format!("$KV.INSTANCES.{role}.permissions.more"), &[]));
     }
     acts
-}
-
-/// The controller administers, so it reads too.
-fn readers(watchers: &[&'static str]) -> Vec<&'static str> {
-    [watchers, &["controller"]].concat()
 }
 
 /// Who may do what to streams and consumers.
@@ -205,12 +204,12 @@ fn jetstream() -> Vec<Act> {
         "STREAM.LIST",
         "STREAM.NAMES",
         "STREAM.CREATE.spy",
-        "ACCOUNT.PURGE.APP",
+        "ACCOUNT.PURGE.JETSTREAM",
         "META.LEADER.STEPDOWN",
         "SERVER.REMOVE",
     ]
     .iter()
-    .map(|act| Act::publish(format!("$JS.API.{act}"), &["controller"]))
+    .flat_map(|act| administering(act))
     .collect();
     for config in streams::all(streams::Sizes::default()) {
         let stream = config.name;
@@ -228,29 +227,32 @@ fn jetstream() -> Vec<Act> {
             "CONSUMER.NAMES",
             "CONSUMER.CREATE",
         ] {
-            acts.push(Act::publish(format!("$JS.API.{act}.{stream}"), &["controller"]));
+            acts.extend(administering(&format!("{act}.{stream}")));
         }
         for act in ["CREATE", "DURABLE.CREATE", "DELETE", "INFO", "PAUSE", "UNPIN", "LEADER.STEPDOWN", "MSG.NEXT"] {
-            acts.push(Act::publish(format!("$JS.API.CONSUMER.{act}.{stream}.spy"), &["controller"]));
+            acts.extend(administering(&format!("CONSUMER.{act}.{stream}.spy")));
         }
         // Buckets have readers of their own.
         if !stream.starts_with("KV_") {
-            acts.push(Act::publish(format!("$JS.API.STREAM.MSG.GET.{stream}"), &["controller"]));
+            acts.extend(administering(&format!("STREAM.MSG.GET.{stream}")));
+            acts.extend(administering(&format!("STREAM.INFO.{stream}")));
         }
-        if stream.starts_with("CALLS_") {
-            acts.push(Act::publish(format!("$JS.API.STREAM.INFO.{stream}"), &["controller"]));
-        }
-        acts.push(Act::publish(format!("$JS.API.CONSUMER.CREATE.{stream}.spy.audit.x"), &["controller"]));
+        acts.extend(administering(&format!("CONSUMER.CREATE.{stream}.spy.audit.x")));
         let acknowledgers: &[&'static str] = if stream.starts_with("CALLS_") { &["tool"] } else { &[] };
         acts.push(Act::publish(format!("$JS.ACK.{stream}.spy.1.1.1.1.0"), acknowledgers));
-        acts.push(Act::publish(format!("$JS.ACK._.APP.{stream}.spy.1.1.1.1.0.x"), &[]));
+        acts.push(Act::publish(format!("$JS.ACK._.ROLES.{stream}.spy.1.1.1.1.0.x"), &[]));
         acts.push(Act::publish(format!("$JS.FC.{stream}.spy.x"), &[]));
         acts.push(Act::publish(format!("$JS.SNAPSHOT.ACK.{stream}.x"), &[]));
     }
     // The one stream that is read by pulling, by its one reader.
-    acts.push(Act::publish("$JS.API.STREAM.INFO.AUDIT", &["audit", "controller"]).harmless());
-    acts.push(Act::publish("$JS.API.CONSUMER.INFO.AUDIT.writer", &["audit", "controller"]).harmless());
-    acts.push(Act::publish("$JS.API.CONSUMER.MSG.NEXT.AUDIT.writer", &["audit", "controller"]));
+    acts.push(Act::publish("js.CONSUMER.INFO.AUDIT.writer", &["audit"]).harmless());
+    acts.push(Act::publish("js.CONSUMER.MSG.NEXT.AUDIT.writer", &["audit"]));
+    acts.extend(administering("CONSUMER.DELETE.AUDIT.writer"));
     acts.push(Act::publish("$JS.ACK.AUDIT.writer.1.1.1.1.0", &["audit"]));
     acts
+}
+
+/// The administrator's alone, in its own account; under no other name can a role ask for it.
+fn administering(request: &str) -> [Act; 2] {
+    [Act::publish(format!("$JS.API.{request}"), &[ADMINISTRATOR]), Act::publish(format!("js.{request}"), &[])]
 }

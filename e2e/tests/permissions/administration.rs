@@ -1,6 +1,6 @@
-//! Streams and consumers belong to the controller. A consumer's deliver subject is checked by
-//! nobody, so that whoever may create one reads and writes everywhere: both attacks are tried, and
-//! the first is carried out by the one who may, to show that only the grant stands in between.
+//! Streams and consumers belong to JetStream's administrator. A consumer's deliver subject is checked
+//! by nobody, so that whoever may create one reads and writes everywhere in its account: both attacks
+//! are tried, and the first also by the one who may, to show that the account is the wall.
 
 use std::sync::Arc;
 
@@ -32,16 +32,16 @@ async fn refused(wire: &mut Wire, role: &str, subject: &str, body: &Value) {
 }
 
 /// The error code of a consumer's or stream's information; 404 when it does not exist.
-async fn code_of(controller: &mut Wire, what: &str) -> Value {
-    controller.request(&format!("$JS.API.{what}"), &Value::Null).await["error"]["code"].clone()
+async fn code_of(administrator: &mut Wire, what: &str) -> Value {
+    administrator.request(&format!("$JS.API.{what}"), &Value::Null).await["error"]["code"].clone()
 }
 
 pub(crate) async fn a_consumer_into_the_gateways_inbox_steals_no_work(system: Arc<System>) {
     let tenant = system.organization().await;
     let organization = OrganizationId(tenant.id);
     let stream = format!("CALLS_{}", organization.partition());
-    let mut controller = Wire::connect(&system, "controller").await;
-    for role in ROLES.into_iter().filter(|role| *role != "controller") {
+    let mut administrator = Wire::connect(&system, "jetstream").await;
+    for role in ROLES {
         let mut thief = Wire::connect(&system, role).await;
         let name = format!("thief_{role}_{}", tenant.id.simple());
         let filter = format!("calls.{}.tool.{organization}", organization.partition());
@@ -58,34 +58,47 @@ pub(crate) async fn a_consumer_into_the_gateways_inbox_steals_no_work(system: Ar
         let answer = tenant.call("demo", "echo", json!({ "text": "not for thieves" })).await;
         assert_eq!(answer.status, 200, "the call was taken by {role}: {}", answer.text);
         assert!(thief.heard().await.is_empty(), "{role} heard work");
-        assert_eq!(code_of(&mut controller, &format!("CONSUMER.INFO.{stream}.{name}")).await, 404, "{name} exists");
+        assert_eq!(code_of(&mut administrator, &format!("CONSUMER.INFO.{stream}.{name}")).await, 404, "{name} exists");
     }
-    the_grant_alone_stands_in_between(&system, &mut controller, &stream, organization).await;
+    the_roles_account_is_out_of_reach(&system, &mut administrator, &stream, organization).await;
 }
 
-/// With the grant the same request works: the inbox of another role gets what lies in the stream.
-/// Subjects of a pool without lanes are used, so that no call is touched.
-async fn the_grant_alone_stands_in_between(
+/// Not even the administrator leads a stream into the roles' account: a deliver subject means its own
+/// account's. The same consumer delivers where the administrator itself listens, so the silence means
+/// something. Subjects of a pool without lanes are used, so that no call is touched.
+async fn the_roles_account_is_out_of_reach(
     system: &System,
-    controller: &mut Wire,
+    administrator: &mut Wire,
     stream: &str,
     organization: OrganizationId,
 ) {
     let mut gateway = Wire::connect(system, "gateway").await;
     let name = format!("granted_{}", organization.0.simple());
     let lane = format!("calls.{}.audit.{organization}", organization.partition());
-    let (subject, body) = consumer(stream, &name, &lane, &gateway.inbox.clone(), None);
-    let made = controller.request(&subject, &body).await;
-    assert!(made["error"].is_null(), "{made}");
     assert_eq!(gateway.publish_with(&lane, None, &[("Org", "x")], b"loot").await, None);
-    let stolen = gateway.next("the message by way of the consumer").await;
-    assert_eq!((stolen.subject.as_str(), stolen.payload.as_slice()), (lane.as_str(), b"loot".as_slice()));
+    let own = administrator.inbox.clone();
+    let inboxes = [gateway.inbox.clone(), own.clone()];
+    for inbox in &inboxes {
+        let (subject, body) = consumer(stream, &name, &lane, inbox, None);
+        let made = administrator.request(&subject, &body).await;
+        assert!(made["error"].is_null(), "{made}");
+        if *inbox == own {
+            continue;
+        }
+        let info = administrator.request(&format!("$JS.API.CONSUMER.INFO.{stream}.{name}"), &Value::Null).await;
+        assert_eq!((&info["num_pending"], &info["num_ack_pending"]), (&json!(1), &json!(0)), "{info}");
+        assert!(gateway.heard().await.is_empty(), "the gateway heard what a stream holds");
+        let gone = administrator.request(&format!("$JS.API.CONSUMER.DELETE.{stream}.{name}"), &Value::Null).await;
+        assert_eq!(gone["success"], true, "{gone}");
+    }
+    let taken = administrator.next("the message by way of the consumer").await;
+    assert_eq!((taken.subject.as_str(), taken.payload.as_slice()), (lane.as_str(), b"loot".as_slice()));
     // The tool pool may acknowledge in these streams; it clears the message away.
-    let acknowledgement = stolen.reply.expect("a delivery of a stream");
+    let acknowledgement = taken.reply.expect("a delivery of a stream");
     let mut tool = Wire::connect(system, "tool").await;
     assert_eq!(tool.publish(&acknowledgement, b"+ACK").await, None);
     tool.next("the confirmation").await;
-    let gone = controller.request(&format!("$JS.API.CONSUMER.DELETE.{stream}.{name}"), &Value::Null).await;
+    let gone = administrator.request(&format!("$JS.API.CONSUMER.DELETE.{stream}.{name}"), &Value::Null).await;
     assert_eq!(gone["success"], true, "{gone}");
 }
 
@@ -93,13 +106,13 @@ pub(crate) async fn a_consumer_into_a_command_subject_forges_no_command(system: 
     let (attacker, victim) = (system.organization().await, system.organization().await);
     let mine = OrganizationId(attacker.id);
     let calls = format!("CALLS_{}", mine.partition());
-    let mut controller = Wire::connect(&system, "controller").await;
+    let mut administrator = Wire::connect(&system, "jetstream").await;
     let targets = [
         (format!("cmd.token.configurations.list.{}", victim.id), Some("token")),
         (format!("cmd.token.configurations.remove.{}", victim.id), Some("token")),
         ("work.tool".to_owned(), Some("w")),
     ];
-    for role in ROLES.into_iter().filter(|role| *role != "controller") {
+    for role in ROLES {
         let mut forger = Wire::connect(&system, role).await;
         // Streams that the role can write into, where it can into any.
         let sources = [
@@ -114,7 +127,7 @@ pub(crate) async fn a_consumer_into_a_command_subject_forges_no_command(system: 
                 let name = format!("forger_{role}_{}", uuid::Uuid::new_v4().simple());
                 let (subject, body) = consumer(stream, &name, filter, deliver, *group);
                 refused(&mut forger, role, &subject, &body).await;
-                assert_eq!(code_of(&mut controller, &format!("CONSUMER.INFO.{stream}.{name}")).await, 404, "{name}");
+                assert_eq!(code_of(&mut administrator, &format!("CONSUMER.INFO.{stream}.{name}")).await, 404, "{name}");
             }
         }
         assert!(forger.heard().await.is_empty(), "{role} was answered");
@@ -123,11 +136,11 @@ pub(crate) async fn a_consumer_into_a_command_subject_forges_no_command(system: 
     assert_eq!(list["items"].as_array().map(Vec::len), Some(1), "nothing was removed: {list}");
 }
 
-pub(crate) async fn only_the_controller_administers_streams(system: Arc<System>) {
-    let mut controller = Wire::connect(&system, "controller").await;
-    let before = controller.request("$JS.API.STREAM.NAMES", &Value::Null).await;
+pub(crate) async fn only_the_administrator_administers_streams(system: Arc<System>) {
+    let mut administrator = Wire::connect(&system, "jetstream").await;
+    let before = administrator.request("$JS.API.STREAM.NAMES", &Value::Null).await;
     assert!(before["streams"].as_array().is_some_and(|names| names.len() > 20), "{before}");
-    for role in ROLES.into_iter().filter(|role| *role != "controller") {
+    for role in ROLES {
         let mut wire = Wire::connect(&system, role).await;
         let spy = format!("SPY_{}", role.to_uppercase());
         // A stream over the commands would keep every secret that passes.
@@ -148,12 +161,12 @@ pub(crate) async fn only_the_controller_administers_streams(system: Arc<System>)
         }
         assert!(wire.heard().await.is_empty(), "{role} was answered");
     }
-    // Not even the controller takes anything out of the audit trail.
+    // Not even the administrator takes anything out of the audit trail.
     for (act, body) in [("PURGE", json!({})), ("MSG.DELETE", json!({ "seq": 1 }))] {
-        let answer = controller.request(&format!("$JS.API.STREAM.{act}.AUDIT"), &body).await;
+        let answer = administrator.request(&format!("$JS.API.STREAM.{act}.AUDIT"), &body).await;
         assert!(answer["error"]["code"].is_number(), "{act}: {answer}");
     }
-    let after = controller.request("$JS.API.STREAM.NAMES", &Value::Null).await;
+    let after = administrator.request("$JS.API.STREAM.NAMES", &Value::Null).await;
     assert_eq!(before["streams"], after["streams"]);
 }
 

@@ -120,11 +120,11 @@ fn refused(payload: &[u8]) -> Fault {
 
 /// Waits until nothing of the organization lies in its lane any more.
 async fn is_acknowledged(system: &System, lane: &str, partition: u16) {
-    let mut controller = Wire::connect(system, "controller").await;
+    let mut administrator = Wire::connect(system, "jetstream").await;
     let empty = async {
         let stream = format!("$JS.API.STREAM.INFO.CALLS_{partition}");
         loop {
-            let info = controller.request(&stream, &json!({ "subjects_filter": lane })).await;
+            let info = administrator.request(&stream, &json!({ "subjects_filter": lane })).await;
             assert!(info["state"].is_object(), "{info}");
             if info["state"]["subjects"].get(lane).is_none() {
                 return;
@@ -253,7 +253,7 @@ pub(crate) async fn a_message_no_role_could_have_sent_harms_nobody(system: Arc<S
     let victim = system.organization().await;
     assert_eq!(victim.call("demo", "echo", json!({ "text": "before" })).await.status, 200);
     let _turn = TURN.lock().await;
-    let mut controller = Wire::connect(&system, "controller").await;
+    let mut administrator = Wire::connect(&system, "jetstream").await;
     let mut forger = Wire::connect(&system, "gateway").await;
     let inbox = forger.inbox.clone();
     let name = format!("deputy_{}", victim.id.simple());
@@ -262,7 +262,7 @@ pub(crate) async fn a_message_no_role_could_have_sent_harms_nobody(system: Arc<S
         "durable_name": name, "name": name, "deliver_subject": "work.tool", "deliver_group": "w", "deliver_policy": "all",
         "ack_policy": "none", "filter_subject": filter, "mem_storage": true,
     });
-    let made = controller
+    let made = administrator
         .request(
             &format!("$JS.API.CONSUMER.CREATE.KV_INSTANCES.{name}.{filter}"),
             &json!({ "stream_name": "KV_INSTANCES", "config": config, "action": "create" }),
@@ -276,7 +276,7 @@ pub(crate) async fn a_message_no_role_could_have_sent_harms_nobody(system: Arc<S
         .await;
     eventually_refused(&system, "tool", "subject", before + 1).await;
     assert!(forger.heard().await.is_empty(), "nobody answers a forger");
-    let gone = controller.request(&format!("$JS.API.CONSUMER.DELETE.KV_INSTANCES.{name}"), &Value::Null).await;
+    let gone = administrator.request(&format!("$JS.API.CONSUMER.DELETE.KV_INSTANCES.{name}"), &Value::Null).await;
     assert_eq!(gone["success"], true, "{gone}");
     assert_eq!(victim.call("demo", "echo", json!({ "text": "after" })).await.status, 200);
 }

@@ -23,7 +23,7 @@ pub(crate) async fn a_lane_removed_between_a_publish_and_its_delivery_loses_noth
     let organization = OrganizationId(site.tenant.id);
     let (partition, lane) = (organization.partition(), lane_name(organization));
     let subject = format!("$JS.API.CONSUMER.DELETE.CALLS_{partition}.{lane}");
-    let answer = system.nats("controller").await.request(subject, "".into()).await.expect("NATS answers");
+    let answer = system.nats("jetstream").await.request(subject, "".into()).await.expect("NATS answers");
     let answer: Value = serde_json::from_slice(&answer.payload).expect("JSON");
     assert_eq!(answer["success"], true, "{answer}");
     let removed_at = Instant::now();

@@ -207,7 +207,7 @@ pub(super) struct Lanes {
 
 impl Lanes {
     pub(super) async fn open(system: &System) -> Self {
-        Self { nats: system.nats("controller").await }
+        Self { nats: system.nats("jetstream").await }
     }
 
     /// A site's consumer as the server describes it.

@@ -35,7 +35,7 @@ pub(super) struct Line {
 impl Inbox {
     pub(super) async fn subscribe(bus: &Bus) -> Result<Self, Fault> {
         // The tail cannot be guessed by another process of the same role.
-        let prefix: Arc<str> = format!("{}.{}", subject::inbox_prefix(bus.role()), bus.instance()).into();
+        let prefix: Arc<str> = format!("{}.{}", subject::inbox_prefix(bus.role().name()), bus.instance()).into();
         let mut subscription = bus
             .0
             .client

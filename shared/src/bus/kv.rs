@@ -9,7 +9,7 @@ use std::{
 };
 
 use async_nats::{
-    HeaderMap, Message,
+    Client, HeaderMap, Message,
     jetstream::context::{PublishError, PublishErrorKind},
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD as STANDARD};
@@ -18,7 +18,7 @@ use futures::StreamExt;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::watch;
 
-use super::{Bus, state::Generation};
+use super::{Bus, administration::Administration, state::Generation, subject};
 use crate::fault::Fault;
 
 /// A bucket.
@@ -138,6 +138,17 @@ impl Bus {
         let copy = Watch::empty();
         tokio::spawn(keep(self.clone(), bucket, Arc::clone(&copy.state)));
         copy
+    }
+}
+
+impl Administration {
+    /// What a bucket holds now.
+    pub async fn entries<T: DeserializeOwned + Clone>(&self, bucket: Bucket) -> Result<Vec<(String, T)>, Fault> {
+        let copy = Watch::empty();
+        read_from(&self.client, "$JS.API", bucket, 1, &copy.state)
+            .await
+            .map_err(|cause| Fault::unavailable("The shared state", cause))?;
+        Ok(copy.entries())
     }
 }
 
@@ -352,7 +363,7 @@ async fn catch_up<T: DeserializeOwned>(bus: &Bus, bucket: Bucket, state: &State<
     let last = last_revision(bus, bucket).await?;
     let seen = state.start_from(&last.created);
     if last.revision > seen {
-        read_from(bus, bucket, seen + 1, state).await?;
+        read_from(&bus.0.client, subject::API_PREFIX, bucket, seen + 1, state).await?;
         state.lock_seen().revision = last.revision;
     }
     state.mark_fresh();
@@ -369,7 +380,7 @@ async fn last_revision(bus: &Bus, bucket: Bucket) -> anyhow::Result<Seen> {
     struct Sequences {
         last_seq: u64,
     }
-    let answer = bus.0.client.request(format!("$JS.API.STREAM.INFO.{}", bucket.stream()), Bytes::new()).await?;
+    let answer = bus.0.client.request(subject::api(&format!("STREAM.INFO.{}", bucket.stream())), Bytes::new()).await?;
     match serde_json::from_slice(&answer.payload)? {
         Info { created: Some(created), state: Some(state) } => Ok(Seen { created, revision: state.last_seq }),
         _ => anyhow::bail!("the bucket does not exist yet"),
@@ -379,7 +390,13 @@ async fn last_revision(bus: &Bus, bucket: Bucket) -> anyhow::Result<Seen> {
 /// Reads every entry from a revision on, one by one. Not by direct reads, which would be quicker: the
 /// server sends a direct read's answer, stored bytes as they are, wherever the asker says, and NATS
 /// does not hold that subject against the asker's permissions. This answer is JSON of the server's own.
-async fn read_from<T: DeserializeOwned>(bus: &Bus, bucket: Bucket, from: u64, state: &State<T>) -> anyhow::Result<()> {
+async fn read_from<T: DeserializeOwned>(
+    client: &Client,
+    api: &str,
+    bucket: Bucket,
+    from: u64,
+    state: &State<T>,
+) -> anyhow::Result<()> {
     #[derive(serde::Deserialize)]
     struct Answer {
         message: Option<Stored>,
@@ -403,8 +420,8 @@ async fn read_from<T: DeserializeOwned>(bus: &Bus, bucket: Bucket, from: u64, st
     let mut next = from;
     loop {
         let question = serde_json::json!({ "seq": next, "next_by_subj": format!("{}>", bucket.subject_prefix()) });
-        let subject = format!("$JS.API.STREAM.MSG.GET.{}", bucket.stream());
-        let answer = bus.0.client.request(subject, serde_json::to_vec(&question)?.into()).await?;
+        let subject = format!("{api}.STREAM.MSG.GET.{}", bucket.stream());
+        let answer = client.request(subject, serde_json::to_vec(&question)?.into()).await?;
         let stored = match serde_json::from_slice(&answer.payload)? {
             Answer { message: Some(stored), .. } => stored,
             Answer { error: Some(Refused { code: NOTHING_MORE }), .. } => return Ok(()),

@@ -16,7 +16,7 @@ use async_nats::jetstream::{
 use futures::TryStreamExt;
 use moka::future::Cache;
 
-use super::{Bus, caller::Caller, state::Limits, streams, subject};
+use super::{administration::Administration, caller::Caller, state::Limits, streams, subject};
 use crate::{
     command::{Pool, lanes},
     context::{Context, now_unix_ms},
@@ -177,13 +177,13 @@ impl LaneState {
     }
 }
 
-impl Bus {
-    /// Opens a lane, or says that it is still wanted; running calls are not cut. Controller only.
+impl Administration {
+    /// Opens a lane, or says that it is still wanted; running calls are not cut.
     pub async fn open_lane(&self, organization: OrganizationId, limits: &Limits) -> Result<(), Fault> {
         self.keep_lane(organization, limits, now_unix_ms()).await
     }
 
-    /// Makes an open lane obey other limits without making it look used. Controller only.
+    /// Makes an open lane obey other limits without making it look used.
     pub async fn limit_lane(&self, lane: &LaneState, limits: &Limits) -> Result<(), Fault> {
         if lane.limits.concurrency_limit != limits.concurrency_limit {
             self.keep_lane(lane.organization, limits, lane.opened_at_ms).await?;
@@ -197,8 +197,7 @@ impl Bus {
 
     async fn keep_lane(&self, organization: OrganizationId, limits: &Limits, opened_at_ms: u64) -> Result<(), Fault> {
         let config = lane_config(organization, limits, opened_at_ms);
-        self.0
-            .jetstream
+        self.jetstream
             .create_consumer_on_stream(config, streams::calls(organization.partition()))
             .await
             .map(drop)
@@ -209,14 +208,14 @@ impl Bus {
     async fn pause_lane(&self, organization: OrganizationId, pause: Duration) -> Result<(), Fault> {
         let unavailable = |cause: &dyn std::fmt::Display| Fault::unavailable("The queue", cause);
         let stream = streams::calls(organization.partition());
-        let stream = self.0.jetstream.get_stream_no_info(stream).await.map_err(|cause| unavailable(&cause))?;
+        let stream = self.jetstream.get_stream_no_info(stream).await.map_err(|cause| unavailable(&cause))?;
         let until = async_nats::datetime::now() + pause;
         stream.pause_consumer(&lane_name(organization), until).await.map(drop).map_err(|cause| unavailable(&cause))
     }
 
     /// Removes a lane that nobody can be about to use; answers whether it did. It stands still while
     /// it is looked at once more: a call that is published meanwhile waits in the stream, where the
-    /// sweep finds it, and is never given out twice. Controller only.
+    /// sweep finds it, and is never given out twice.
     pub async fn close_abandoned_lane(&self, organization: OrganizationId) -> Result<bool, Fault> {
         self.pause_lane(organization, PAUSE).await?;
         let closed = match self.lane(organization).await? {
@@ -229,11 +228,11 @@ impl Bus {
         closed
     }
 
-    /// One lane as it is now. Controller only.
+    /// One lane as it is now.
     pub async fn lane(&self, organization: OrganizationId) -> Result<Option<LaneState>, Fault> {
         let unavailable = |cause: &dyn std::fmt::Display| Fault::unavailable("The queue", cause);
         let stream = streams::calls(organization.partition());
-        let stream = self.0.jetstream.get_stream_no_info(stream).await.map_err(|cause| unavailable(&cause))?;
+        let stream = self.jetstream.get_stream_no_info(stream).await.map_err(|cause| unavailable(&cause))?;
         match stream.consumer_info(lane_name(organization)).await {
             Ok(info) => Ok(LaneState::read(&info)),
             Err(cause) if cause.kind() == ConsumerInfoErrorKind::NotFound => Ok(None),
@@ -242,19 +241,18 @@ impl Bus {
     }
 
     async fn remove_lane(&self, organization: OrganizationId) -> Result<(), Fault> {
-        self.0
-            .jetstream
+        self.jetstream
             .delete_consumer_from_stream(lane_name(organization), streams::calls(organization.partition()))
             .await
             .map(drop)
             .map_err(|cause| Fault::unavailable("The queue", cause))
     }
 
-    /// Every lane of one partition. Controller only.
+    /// Every lane of one partition.
     pub async fn lanes(&self, partition: u16) -> Result<Vec<LaneState>, Fault> {
         let unavailable = |cause: &dyn std::fmt::Display| Fault::unavailable("The queue", cause);
         let stream: stream::Stream =
-            self.0.jetstream.get_stream(streams::calls(partition)).await.map_err(|cause| unavailable(&cause))?;
+            self.jetstream.get_stream(streams::calls(partition)).await.map_err(|cause| unavailable(&cause))?;
         let mut consumers = stream.consumers();
         let mut lanes = Vec::new();
         while let Some(info) = consumers.try_next().await.map_err(|cause| unavailable(&cause))? {
@@ -264,11 +262,11 @@ impl Bus {
     }
 
     /// When the oldest call of an organization that is waiting or running came in, in milliseconds
-    /// since the Unix epoch. Controller only.
+    /// since the Unix epoch.
     pub async fn oldest_call(&self, organization: OrganizationId) -> Result<Option<u64>, Fault> {
         let unavailable = |cause: &dyn std::fmt::Display| Fault::unavailable("The queue", cause);
         let stream = streams::calls(organization.partition());
-        let stream = self.0.jetstream.get_stream_no_info(stream).await.map_err(|cause| unavailable(&cause))?;
+        let stream = self.jetstream.get_stream_no_info(stream).await.map_err(|cause| unavailable(&cause))?;
         // A work queue forgets what was acknowledged: the first one left is the oldest.
         match stream.get_first_raw_message_by_subject(subject::queued(Pool::Tool, organization), 1).await {
             Ok(message) => Ok(u64::try_from(message.time.unix_timestamp_nanos() / 1_000_000).ok()),
@@ -277,11 +275,10 @@ impl Bus {
         }
     }
 
-    /// Organizations with calls in one partition, laned or not. Controller only.
+    /// Organizations with calls in one partition, laned or not.
     pub async fn organizations_with_calls(&self, partition: u16) -> Result<Vec<OrganizationId>, Fault> {
         let unavailable = |cause: &dyn std::fmt::Display| Fault::unavailable("The queue", cause);
-        let stream =
-            self.0.jetstream.get_stream(streams::calls(partition)).await.map_err(|cause| unavailable(&cause))?;
+        let stream = self.jetstream.get_stream(streams::calls(partition)).await.map_err(|cause| unavailable(&cause))?;
         let mut subjects = stream.info_with_subjects(">").await.map_err(|cause| unavailable(&cause))?;
         let mut organizations = Vec::new();
         while let Some((subject, _count)) = subjects.try_next().await.map_err(|cause| unavailable(&cause))? {

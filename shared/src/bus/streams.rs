@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::stream::{Config, DiscardPolicy, Republish, RetentionPolicy, StorageType};
 
-use super::{Bus, kv::Bucket};
+use super::{administration::Administration, kv::Bucket};
 use crate::{fault::Fault, id::PARTITIONS};
 
 /// The stream of audit events.
@@ -109,13 +109,12 @@ fn bucket_stream(bucket: Bucket, sizes: Sizes) -> Config {
     }
 }
 
-impl Bus {
-    /// Creates what is missing and updates what differs. Idempotent. Controller only.
+impl Administration {
+    /// Creates what is missing and updates what differs. Idempotent.
     pub async fn ensure_streams(&self, sizes: Sizes) -> Result<(), Fault> {
         for config in all(sizes) {
             let name = config.name.clone();
-            self.0
-                .jetstream
+            self.jetstream
                 .create_or_update_stream(config)
                 .await
                 .map_err(|cause| Fault::unavailable("The queue", format!("stream {name}: {cause}")))?;
@@ -133,8 +132,7 @@ impl Bus {
             max_ack_pending: 5_000,
             ..Default::default()
         };
-        self.0
-            .jetstream
+        self.jetstream
             .create_consumer_on_stream(config, AUDIT)
             .await
             .map(drop)

@@ -2,7 +2,6 @@
 
 use std::str::FromStr;
 
-use super::Role;
 use crate::{
     command::{Command, Pool},
     id::OrganizationId,
@@ -36,9 +35,18 @@ pub fn audit(organization: OrganizationId) -> String {
     format!("audit.{organization}")
 }
 
-/// `_INBOX_<role>`: replies to a role. Roles cannot subscribe each other's.
-pub fn inbox_prefix(role: Role) -> String {
-    format!("_INBOX_{}", role.name())
+/// `_INBOX_<user>`: replies to a NATS user. Users cannot subscribe each other's.
+pub fn inbox_prefix(user: &str) -> String {
+    format!("_INBOX_{user}")
+}
+
+/// What stands for `$JS.API` in the roles' account. Another name, because the server answers that one
+/// in every account by itself.
+pub const API_PREFIX: &str = "js";
+
+/// `js.<request>`: a request of JetStream's API, as a role asks it.
+pub fn api(request: &str) -> String {
+    format!("{API_PREFIX}.{request}")
 }
 
 /// What a message's subject says.

@@ -1,20 +1,24 @@
 //! What exists on NATS and who may touch it, in one place. `nats/topology.json` and
-//! `nats/permissions.conf` are written from here and tested equal, so that a reviewer and the
+//! `nats/accounts.conf` are written from here and tested equal, so that a reviewer and the
 //! server read what the code means.
+//!
+//! Two accounts. JetStream and its administrator stand in one, the roles in the other, and the roles'
+//! account imports exactly what roles may ask of JetStream. An answer always goes back into the
+//! account that asked: wherever a role wants one sent, it cannot become a request of JetStream.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeSet, fmt::Write as _};
 
 use serde::Serialize;
 
 use super::{
-    Role,
+    Role, administration,
     kv::Bucket,
     streams::{self, AUDIT, AUDIT_WRITER, Sizes},
-    subject::{WORK_GROUP, direct_to, inbox_prefix, work},
+    subject::{API_PREFIX, WORK_GROUP, api, direct_to, inbox_prefix, work},
 };
 use crate::{command::Pool, id::PARTITIONS};
 
-/// What one role may publish and subscribe. Nothing else is allowed.
+/// What one user may publish and subscribe. Nothing else is allowed.
 #[derive(Clone, Debug, Serialize)]
 pub struct Permissions {
     /// The NATS user.
@@ -25,11 +29,10 @@ pub struct Permissions {
     pub subscribe: Vec<String>,
 }
 
-/// The permissions of a role (facts: a consumer's deliver subject is not checked by the server, so
-/// that creating consumers is the controller's alone).
+/// The permissions of a role.
 pub fn permissions(role: Role) -> Permissions {
     let mut publish = vec![format!("$KV.INSTANCES.{}.*", role.name())];
-    let mut subscribe = vec![format!("{}.>", inbox_prefix(role))];
+    let mut subscribe = vec![format!("{}.>", inbox_prefix(role.name()))];
     match role {
         Role::Gateway => {
             publish.extend(Pool::ALL.map(direct_to));
@@ -37,7 +40,7 @@ pub fn permissions(role: Role) -> Permissions {
             watches(&[Bucket::Access, Bucket::Limits, Bucket::Instances], &mut publish, &mut subscribe);
         }
         Role::Pool(pool) => {
-            publish.push(format!("{}.>", inbox_prefix(Role::Gateway)));
+            publish.push(format!("{}.>", inbox_prefix(Role::Gateway.name())));
             publish.push("audit.*".to_owned());
             subscribe.push(format!("{} {}", direct_to(pool), pool.name()));
             pool_permissions(pool, &mut publish, &mut subscribe);
@@ -65,65 +68,136 @@ fn pool_permissions(pool: Pool, publish: &mut Vec<String>, subscribe: &mut Vec<S
             watches(&[Bucket::Configs], publish, subscribe);
         }
         Pool::Audit => {
-            publish.push(format!("$JS.API.CONSUMER.INFO.{AUDIT}.{AUDIT_WRITER}"));
-            publish.push(format!("$JS.API.CONSUMER.MSG.NEXT.{AUDIT}.{AUDIT_WRITER}"));
-            publish.push(format!("$JS.API.STREAM.INFO.{AUDIT}"));
+            publish.push(api(&format!("CONSUMER.INFO.{AUDIT}.{AUDIT_WRITER}")));
+            publish.push(api(&format!("CONSUMER.MSG.NEXT.{AUDIT}.{AUDIT_WRITER}")));
             publish.push(format!("$JS.ACK.{AUDIT}.{AUDIT_WRITER}.>"));
         }
-        Pool::Controller => {
-            publish.push("$JS.API.>".to_owned());
-            watches(&[Bucket::Limits], publish, subscribe);
-        }
+        // It administers as another user, in JetStream's account.
+        Pool::Controller => watches(&[Bucket::Limits], publish, subscribe),
     }
 }
 
 /// Reading a bucket: its last revision, its entries, and changes as the server republishes them.
 fn watches(buckets: &[Bucket], publish: &mut Vec<String>, subscribe: &mut Vec<String>) {
     for bucket in buckets {
-        publish.push(format!("$JS.API.STREAM.INFO.{}", bucket.stream()));
-        publish.push(format!("$JS.API.STREAM.MSG.GET.{}", bucket.stream()));
+        publish.push(api(&format!("STREAM.INFO.{}", bucket.stream())));
+        publish.push(api(&format!("STREAM.MSG.GET.{}", bucket.stream())));
         subscribe.push(format!("{}>", bucket.watch_prefix()));
     }
 }
 
-/// `nats/topology.json`: streams and permissions.
+/// The permissions of JetStream's administrator (a consumer's deliver subject is not checked by the
+/// server, so that creating consumers is its alone).
+fn administrator() -> Permissions {
+    Permissions {
+        user: administration::USER,
+        publish: vec!["$JS.API.>".to_owned()],
+        subscribe: vec![format!("{}.>", inbox_prefix(administration::USER))],
+    }
+}
+
+/// What the roles' account takes over from JetStream's.
+#[derive(Clone, Debug, Serialize)]
+struct Imports {
+    /// Requests, by the subject that roles publish. Answers come back to whoever asked.
+    services: BTreeSet<String>,
+    /// What roles hear.
+    streams: BTreeSet<String>,
+}
+
+impl Imports {
+    /// Exactly what some role may publish to JetStream, or hear from it.
+    fn new() -> Self {
+        let from_jetstream =
+            |subject: &String| ["$", "calls.", "audit.", "js."].iter().any(|prefix| subject.starts_with(prefix));
+        let delivered = |subject: &String| ["work.", "kv."].iter().any(|prefix| subject.starts_with(prefix));
+        let all = || Role::ALL.into_iter().map(permissions);
+        Self {
+            services: all().flat_map(|role| role.publish).filter(from_jetstream).collect(),
+            streams: all()
+                .flat_map(|role| role.subscribe)
+                .filter(delivered)
+                .filter_map(|subject| subject.split(' ').next().map(str::to_owned))
+                .collect(),
+        }
+    }
+
+    /// A service's subject in JetStream's account.
+    fn exported(subject: &str) -> String {
+        match subject.strip_prefix(API_PREFIX) {
+            Some(request) => format!("$JS.API{request}"),
+            None => subject.to_owned(),
+        }
+    }
+}
+
+/// `nats/topology.json`: streams, permissions and what crosses between the accounts.
 pub fn json() -> serde_json::Value {
     serde_json::json!({
         "streams": streams::all(Sizes::default()),
         "consumers": [{ "stream": AUDIT, "durable": AUDIT_WRITER }],
+        "administrator": administrator(),
         "permissions": Role::ALL.map(permissions),
+        "imports": Imports::new(),
     })
 }
 
-/// `nats/permissions.conf`: the users of the application account, one password variable each.
-pub fn permissions_conf() -> String {
+/// `nats/accounts.conf`: the accounts, what crosses between them, and their users, one password
+/// variable each.
+pub fn accounts_conf() -> String {
+    let Imports { services, streams } = Imports::new();
     let mut conf = String::from(
-        "# Written from shared/src/bus/topology.rs by `cargo dev topology`; a test keeps the two equal.\nusers: [\n",
+        "# Written from shared/src/bus/topology.rs by `cargo dev topology`; a test keeps the two equal.\naccounts {\n",
     );
-    for role in Role::ALL {
-        let Permissions { user, publish, subscribe } = permissions(role);
-        let variable = user.to_ascii_uppercase();
-        let _ = write!(
-            conf,
-            "  {{\n    user: {user}\n    password: $NATS_PASSWORD_{variable}\n    permissions: {{\n      publish: {{ allow: {} }}\n      subscribe: {{ allow: {} }}\n    }}\n  }}\n",
-            list(&publish),
-            list(&subscribe),
-        );
+    conf.push_str("  # Where JetStream stands. Only what is exported can be asked from elsewhere.\n");
+    conf.push_str("  JETSTREAM {\n    jetstream: enabled\n    exports: [\n");
+    for service in &services {
+        // A batch is many answers to one request.
+        let many = if service.contains(".MSG.NEXT.") { ", response_type: stream" } else { "" };
+        let _ = writeln!(conf, "      {{ service: \"{}\", accounts: [ROLES]{many} }}", Imports::exported(service));
     }
-    conf.push_str("]\n");
+    for stream in &streams {
+        let _ = writeln!(conf, "      {{ stream: \"{stream}\", accounts: [ROLES] }}");
+    }
+    conf.push_str("    ]\n    users: [\n");
+    conf.push_str(&user(&administrator()));
+    conf.push_str("    ]\n  }\n  # Where the processes meet.\n  ROLES {\n    imports: [\n");
+    for service in &services {
+        let exported = Imports::exported(service);
+        let to = if exported == *service { String::new() } else { format!(", to: \"{service}\"") };
+        let _ = writeln!(conf, "      {{ service: {{ account: JETSTREAM, subject: \"{exported}\" }}{to} }}");
+    }
+    for stream in &streams {
+        let _ = writeln!(conf, "      {{ stream: {{ account: JETSTREAM, subject: \"{stream}\" }} }}");
+    }
+    conf.push_str("    ]\n    users: [\n");
+    for role in Role::ALL {
+        conf.push_str(&user(&permissions(role)));
+    }
+    conf.push_str("    ]\n  }\n  SYS {}\n}\nsystem_account: SYS\n");
     conf
+}
+
+fn user(permissions: &Permissions) -> String {
+    let Permissions { user, publish, subscribe } = permissions;
+    format!(
+        "      {{\n        user: {user}\n        password: $NATS_PASSWORD_{}\n        permissions: {{\n          publish: {{ allow: {} }}\n          subscribe: {{ allow: {} }}\n        }}\n      }}\n",
+        user.to_ascii_uppercase(),
+        list(publish),
+        list(subscribe),
+    )
 }
 
 /// Writes both files into `folder` (the repository's `nats/`).
 pub fn write(folder: &std::path::Path) -> std::io::Result<()> {
     let topology = serde_json::to_string_pretty(&json()).map_err(std::io::Error::other)?;
     std::fs::write(folder.join("topology.json"), topology + "\n")?;
-    std::fs::write(folder.join("permissions.conf"), permissions_conf())
+    std::fs::write(folder.join("accounts.conf"), accounts_conf())
 }
 
 fn list(subjects: &[String]) -> String {
-    let lines: Vec<String> = subjects.iter().map(|subject| format!("        \"{subject}\"")).collect();
-    format!("[\n{}\n      ]", lines.join("\n"))
+    let lines: Vec<String> = subjects.iter().map(|subject| format!("            \"{subject}\"")).collect();
+    format!("[\n{}\n          ]", lines.join("\n"))
 }
 
 #[cfg(test)]
@@ -136,20 +210,31 @@ mod tests {
         let written: serde_json::Value =
             serde_json::from_str(&std::fs::read_to_string(format!("{folder}/topology.json")).unwrap()).unwrap();
         assert_eq!(written, json(), "run `cargo dev topology`");
-        let conf = std::fs::read_to_string(format!("{folder}/permissions.conf")).unwrap();
-        assert_eq!(conf, permissions_conf(), "run `cargo dev topology`");
+        let conf = std::fs::read_to_string(format!("{folder}/accounts.conf")).unwrap();
+        assert_eq!(conf, accounts_conf(), "run `cargo dev topology`");
     }
 
     #[test]
-    fn only_the_controller_may_create_or_delete() {
+    fn no_role_may_create_change_or_delete() {
+        let granted = Role::ALL.into_iter().flat_map(|role| permissions(role).publish);
+        for subject in granted.chain(Imports::new().services) {
+            let words = ["$JS.API", "CREATE", "DELETE", "UPDATE", "PURGE", "PAUSE", "DIRECT"];
+            assert!(!words.iter().any(|word| subject.contains(word)), "{subject}");
+        }
+    }
+
+    #[test]
+    fn whatever_a_role_may_ask_of_jetstream_is_imported() {
+        let Imports { services, streams } = Imports::new();
         for role in Role::ALL {
-            let may_administer = permissions(role).publish.iter().any(|subject| {
-                subject == "$JS.API.>"
-                    || subject.contains(".CREATE")
-                    || subject.contains(".DELETE")
-                    || subject.contains(".UPDATE")
-            });
-            assert_eq!(may_administer, role == Role::Pool(Pool::Controller), "{}", role.name());
+            let Permissions { publish, subscribe, .. } = permissions(role);
+            for subject in publish.into_iter().filter(|subject| !subject.starts_with("cmd.")) {
+                assert!(services.contains(&subject) || subject.starts_with("_INBOX_"), "{subject}");
+            }
+            for subject in subscribe.iter().filter_map(|subject| subject.split(' ').next()) {
+                let own = subject.starts_with("_INBOX_") || subject.starts_with("cmd.");
+                assert!(own || streams.contains(subject), "{subject}");
+            }
         }
     }
 
