@@ -5,22 +5,23 @@ use std::{sync::Arc, time::Duration};
 
 use shared::{
     Code, Context, Deadline, Fault,
-    bus::{caller::Caller, kv::Watch},
-    command::users::{Admit, Admitted, State},
+    bus::{
+        caller::Caller,
+        standing::{Standing, lower, no_such_organization},
+    },
+    command::users::{Admit, Admitted},
     context::Actor,
 };
 
 use crate::auth::Verified;
 
-/// A gateway that has not heard of changes for this long must not decide.
-const BLIND_AFTER: Duration = Duration::from_secs(10);
 /// The patience of a request that does not say otherwise.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Decides who may act.
 #[derive(Clone, Debug)]
 pub struct AccessControl {
-    members: Watch<Admitted>,
+    standing: Standing,
     caller: Caller,
 }
 
@@ -34,14 +35,14 @@ pub struct Origin {
 }
 
 impl AccessControl {
-    /// Decides by the members as watched; asks the session pool about those it has not seen.
-    pub const fn new(members: Watch<Admitted>, caller: Caller) -> Self {
-        Self { members, caller }
+    /// Decides by the standing as watched; asks the session pool about those it has not seen.
+    pub const fn new(standing: Standing, caller: Caller) -> Self {
+        Self { standing, caller }
     }
 
-    /// True while changes of members arrive.
+    /// True while changes of members and organizations arrive.
     pub fn is_fresh(&self) -> bool {
-        self.members.age().is_some_and(|age| age <= BLIND_AFTER)
+        self.standing.is_fresh()
     }
 
     /// The context of a request by the bearer of a verified token. The lower of the claimed and
@@ -50,6 +51,7 @@ impl AccessControl {
         if !self.is_fresh() {
             return Err(Fault::unavailable("The list of members", "the watch is stale"));
         }
+        self.standing.check_organization(verified.organization)?;
         let mut context = Context {
             organization: verified.organization,
             actor: Actor { subject: verified.subject.clone(), role: verified.role, operator: verified.operator },
@@ -57,21 +59,18 @@ impl AccessControl {
             deadline: Deadline::after(PATIENCE),
             traceparent: origin.traceparent.clone(),
         };
-        let stored = match self.members.get(&verified.access_key) {
+        let known = self.standing.member(&verified.access_key).filter(|_| self.standing.knows(verified.organization));
+        let stored = match known {
             Some(stored) => stored,
             None => self.first_use(verified, &context).await?,
         };
-        if stored.state != State::Active {
-            return Err(Fault::new(Code::Forbidden, "Your membership of this organization is not active."));
-        }
-        context.actor.role = verified.role.min(stored.role);
+        context.actor.role = lower(verified.role, &stored)?;
         Ok(context)
     }
 
     async fn first_use(&self, verified: &Verified, context: &Context) -> Result<Admitted, Fault> {
         self.caller.call(context, &Admit { email: verified.email.clone() }).await.map_err(|fault| match fault.code {
-            // The token names an organization that does not exist (any more).
-            Code::Unknown => Fault::new(Code::Forbidden, "The organization of this token does not exist."),
+            Code::Unknown => no_such_organization(),
             _ => fault,
         })
     }

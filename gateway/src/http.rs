@@ -8,12 +8,13 @@ use poem::{Endpoint, EndpointExt, Route};
 use shared::bus::{Bus, caller::Caller, instances::Instance, kv::Watch, state::Limits};
 use tokio_util::sync::CancellationToken;
 
-use self::methods::{get, post, put};
-use crate::{access::AccessControl, assets, auth::Authenticator};
+use self::methods::{get, post};
+use crate::{access::AccessControl, assets, auth::Authenticator, rates::Rates};
 
 pub mod answer;
 pub mod body;
 pub mod configurations;
+pub mod cors;
 pub mod edge;
 pub mod etag;
 pub mod faults;
@@ -26,6 +27,7 @@ pub mod organizations;
 pub mod paging;
 pub mod problem;
 pub mod tool_calls;
+pub mod users;
 
 /// What handlers share.
 #[derive(Debug)]
@@ -40,6 +42,10 @@ pub struct Gateway {
     pub access: AccessControl,
     /// What each organization may use.
     pub limits: Watch<Limits>,
+    /// How often each may call.
+    pub rates: Rates,
+    /// From which pages.
+    pub origins: cors::Origins,
     /// Who is alive.
     pub instances: Watch<Instance>,
     /// Where people reach this gateway, without a trailing slash.
@@ -56,13 +62,16 @@ pub struct Gateway {
 pub fn routes(gateway: Arc<Gateway>) -> impl Endpoint<Output = poem::Response> {
     let api = Route::new()
         .at("/me", get(me::read))
+        .at("/organization", get(organizations::read_own).put(organizations::change_own))
         .at("/organizations", post(organizations::create).get(organizations::list))
-        .at("/organizations/:id", put(organizations::limit))
+        .at("/organizations/:id", get(organizations::read).put(organizations::change).delete(organizations::remove))
+        .at("/users", post(users::add).get(users::list))
+        .at("/users/:id", get(users::read).put(users::change).delete(users::remove))
         .at("/mcp/configurations", post(configurations::register).get(configurations::list))
         .at("/mcp/configurations/:id", get(configurations::read).delete(configurations::remove))
         .at("/mcp/configurations/:id/tools", get(configurations::list_tools))
         .at("/tool-calls", post(tool_calls::call));
-    let public_url = gateway.public_url.clone();
+    let (public_url, origins) = (gateway.public_url.clone(), gateway.origins.clone());
     Route::new()
         .nest("/api/v1", api)
         .at("/live", get(health::live))
@@ -72,5 +81,7 @@ pub fn routes(gateway: Arc<Gateway>) -> impl Endpoint<Output = poem::Response> {
         .at("/docs/faults", get(faults::page))
         .nest_no_strip("/", assets::routes())
         .data(gateway)
+        .with(cors::Preflights(origins.clone()))
         .with(edge::Edge::new(public_url))
+        .with(cors::Readable(origins))
 }

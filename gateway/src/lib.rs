@@ -6,4 +6,5 @@ pub mod assets;
 pub mod auth;
 pub mod http;
 pub mod listener;
+pub mod rates;
 pub mod start;

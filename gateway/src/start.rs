@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use poem::{Server, listener::Acceptor};
 use serde::Deserialize;
 use shared::{
-    bus::{Bus, Role, caller::Caller, instances, kv::Bucket},
+    bus::{Bus, Role, caller::Caller, instances, kv::Bucket, standing::Standing},
     config::{self, Reader},
     telemetry,
 };
@@ -16,9 +16,11 @@ use crate::{
     auth::{AuthConfig, Authenticator},
     http::{
         self, Gateway,
+        cors::Origins,
         health::{self, Seen, UPKEEP_EVERY},
     },
     listener,
+    rates::Rates,
 };
 
 /// `GATEWAY_*`.
@@ -72,14 +74,17 @@ pub async fn run() -> anyhow::Result<()> {
     let metrics = telemetry::start_metrics()?;
     let bus = Bus::connect(&nats, Role::Gateway).await?;
     let caller = Caller::start(bus.clone()).await?;
-    let access = AccessControl::new(bus.watch(Bucket::Access), caller.clone());
+    let limits = bus.watch(Bucket::Limits);
+    let access = AccessControl::new(Standing::new(bus.watch(Bucket::Access), limits.clone()), caller.clone());
     let stop = CancellationToken::new();
     let gateway = Arc::new(Gateway {
         stop: stop.clone(),
         caller,
         authenticator: Authenticator::new(&auth)?,
         access,
-        limits: bus.watch(Bucket::Limits),
+        origins: Origins::new(&config.public_url, limits.clone()),
+        limits,
+        rates: Rates::default(),
         instances: bus.watch(Bucket::Instances),
         public_url: config.public_url.as_str().trim_end_matches('/').to_owned(),
         metrics: metrics.clone(),
@@ -115,6 +120,7 @@ async fn beat(gateway: Arc<Gateway>, stop: CancellationToken) {
     let look = || async {
         // Pools are remembered even where nobody asks whether this gateway is ready.
         health::workers(&gateway);
+        gateway.rates.share_among(instances::healthy(&gateway.instances, Role::Gateway));
         (gateway.access.is_fresh(), 0)
     };
     instances::beat(gateway.bus.clone(), look, stop).await;

@@ -22,6 +22,7 @@ pub mod kv;
 pub mod lanes;
 mod pace;
 pub mod service;
+pub mod standing;
 pub mod state;
 pub mod streams;
 pub mod subject;

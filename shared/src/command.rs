@@ -135,10 +135,19 @@ macro_rules! commands {
         $use! {
             session {
                 "organizations.create": organizations::Create -> organizations::Organization { Direct, Operator, 15 },
-                "organizations.limit": organizations::Limit -> organizations::Organization { Direct, Operator, 15 },
+                "organizations.get": organizations::Get -> organizations::Organization { Direct, Operator, 15 },
+                "organizations.change": organizations::Change -> organizations::Organization { Direct, Operator, 15 },
+                "organizations.remove": organizations::Remove -> () { Direct, Operator, 15 },
                 "organizations.list": organizations::List -> Page<organizations::Organization> { Direct, Operator, 15 },
+                "organizations.read_own": organizations::ReadOwn -> organizations::Organization { Direct, User, 15 },
+                "organizations.change_own": organizations::ChangeOwn -> organizations::Organization { Direct, Admin, 15 },
                 "users.admit": users::Admit -> users::Admitted { Direct, User, 10 },
                 "users.me": users::Me -> users::Myself { Direct, User, 10 },
+                "users.add": users::Add -> users::Member { Direct, Admin, 15 },
+                "users.list": users::List -> Page<users::Member> { Direct, Admin, 15 },
+                "users.get": users::Get -> users::Member { Direct, Admin, 15 },
+                "users.change": users::Change -> users::Member { Direct, Admin, 15 },
+                "users.remove": users::Remove -> () { Direct, Admin, 15 },
             }
             token {
                 "configurations.register": configurations::Register -> configurations::Configuration { Direct, User, 15 },

@@ -1,5 +1,7 @@
 //! News that other processes act upon at once: written to the shared state after the commit. What
-//! fails here is put right by the reconciler within a minute.
+//! fails here is put right by the reconciler, which is told.
+
+use std::sync::Arc;
 
 use shared::{
     bus::{
@@ -10,6 +12,7 @@ use shared::{
     command::users::Admitted,
     id::{ConfigurationId, OrganizationId},
 };
+use tokio::sync::Notify;
 
 /// What changed.
 #[derive(Clone, Debug)]
@@ -26,6 +29,8 @@ pub enum Announcement {
 #[derive(Clone, Debug)]
 pub struct Announcer {
     bus: Bus,
+    /// Told when a piece of news could not be written.
+    pub missed: Arc<Notify>,
     /// What everybody believes about limits.
     pub limits: Watch<Limits>,
     /// What everybody believes about members.
@@ -45,6 +50,7 @@ impl Announcer {
         }
         Self {
             bus: bus.clone(),
+            missed: Arc::default(),
             limits: watch(bus, Bucket::Limits, writes),
             access: watch(bus, Bucket::Access, writes),
             configurations: watch(bus, Bucket::Configs, writes),
@@ -68,6 +74,7 @@ impl Announcer {
         };
         if let Err(fault) = written {
             tracing::warn!(%fault, ?announcement, "news not spread; the reconciler will");
+            self.missed.notify_one();
         }
     }
 }

@@ -97,7 +97,7 @@ async fn sweep_partition(parts: &Controller, partition: u16) -> Result<u32, Faul
     let mut laned = HashSet::new();
     for lane in parts.administration.lanes(partition).await? {
         let organization = lane.organization;
-        if lane.is_abandoned() && parts.close_if_abandoned(organization).await? {
+        if parts.may_go(&lane) && parts.close_if_abandoned(organization).await? {
             continue;
         }
         if !lane.obeys(&parts.limits_of(organization)) {

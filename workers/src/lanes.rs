@@ -6,7 +6,11 @@ use std::sync::Arc;
 use moka::sync::Cache;
 use shared::{
     Code, Fault,
-    bus::state::{Limits, limits_key},
+    bus::{
+        lanes::LaneState,
+        standing::no_such_organization,
+        state::{Limits, limits_key},
+    },
     command::{
         lanes::{Lane, Open},
         organizations::DEFAULT_CONCURRENCY,
@@ -25,6 +29,9 @@ impl Run for Open {
         scope.notes.resource("lane", &organization);
         if scope.parts.limits.age().is_none() {
             return Err(Fault::new(Code::Unavailable, "The organization's limits are not known yet. Try again."));
+        }
+        if scope.parts.limits_of(organization).deleted {
+            return Err(no_such_organization());
         }
         let limits = scope.parts.open(organization).await?;
         Ok(Lane { concurrency_limit: limits.concurrency_limit })
@@ -48,11 +55,16 @@ impl LaneLocks {
 }
 
 impl Controller {
-    /// The organization's limits; the default for one that has none of its own.
+    /// The organization's limits; the default for one that has none of its own. The calls of one that
+    /// is gone are not kept waiting: a worker refuses each, and its caller is told.
     pub fn limits_of(&self, organization: OrganizationId) -> Limits {
         let known = self.limits.get(&limits_key(organization));
         let limits = known.unwrap_or_else(|| Limits::concurrent(DEFAULT_CONCURRENCY));
-        Limits { concurrency_limit: limits.concurrency_limit.max(1), ..limits }
+        Limits {
+            concurrency_limit: limits.concurrency_limit.max(1),
+            paused: limits.paused && !limits.deleted,
+            ..limits
+        }
     }
 
     /// Opens the lane, or says that it is still wanted.
@@ -70,6 +82,9 @@ impl Controller {
         let _alone = lock.lock().await;
         let limits = self.limits_of(organization);
         match self.administration.lane(organization).await? {
+            Some(lane) if limits.deleted && lane.is_empty() => {
+                self.administration.close_lane_if(organization, LaneState::is_empty).await.map(drop)
+            }
             Some(lane) if !lane.obeys(&limits) => self.administration.limit_lane(&lane, &limits).await,
             _ => Ok(()),
         }
@@ -79,6 +94,14 @@ impl Controller {
     pub async fn close_if_abandoned(&self, organization: OrganizationId) -> Result<bool, Fault> {
         let lock = self.locks.of(organization);
         let _alone = lock.lock().await;
-        self.administration.close_abandoned_lane(organization).await
+        if self.limits_of(organization).deleted {
+            return self.administration.close_lane_if(organization, LaneState::is_empty).await;
+        }
+        self.administration.close_lane_if(organization, LaneState::is_abandoned).await
+    }
+
+    /// True when the lane can go, as far as it was seen.
+    pub fn may_go(&self, lane: &LaneState) -> bool {
+        lane.is_abandoned() || (lane.is_empty() && self.limits_of(lane.organization).deleted)
     }
 }

@@ -1,11 +1,11 @@
-//! Organizations, for platform operators.
+//! Organizations: for platform operators, and what their own admins choose.
 
 use shared::{
     Fault,
     bus::state::Limits,
     command::{
         Page,
-        organizations::{Create, Limit, List, Organization},
+        organizations::{Change, ChangeOwn, Changes, Create, Get, List, Organization, ReadOwn, Remove},
     },
     db,
 };
@@ -16,56 +16,50 @@ impl Run for Create {
     type Parts = Session;
 
     async fn run(self, scope: &mut Scope<'_, Session>) -> Result<Organization, Fault> {
-        check(&self)?;
-        let id = db::organizations::create(scope.write().await?, &self).await?;
-        scope.notes.resource("organization", &id);
+        // What the database would refuse in its own words, or store as no person could read it.
+        if self.slug.contains(char::is_control) {
+            return Err(Fault::invalid("slug", "Use lower case letters, digits and hyphens."));
+        }
+        Changes { name: Some(self.name.clone()), ..self.settings.clone() }.check()?;
+        let organization = db::organizations::create(scope.write().await?, &self).await?;
+        scope.notes.resource("organization", &organization.id);
         scope.notes.detail("slug", self.slug.as_str());
-        // The operator's transaction may not read the new tenant's row: a transaction of its own does,
-        // once this one is kept. What was asked for is known.
-        let organization = Organization {
-            id,
-            slug: self.slug,
-            name: self.name,
-            concurrency_limit: self.concurrency_limit.unwrap_or(shared::command::organizations::DEFAULT_CONCURRENCY),
-            paused: false,
-            generation: 1,
-            created_at: chrono::Utc::now(),
-        };
-        scope.announce(Announcement::Limits(id, limits(&organization)));
+        scope.announce(Announcement::Limits(organization.id, limits(&organization)));
         Ok(organization)
     }
 }
 
-impl Run for Limit {
+impl Run for Get {
     type Parts = Session;
 
     async fn run(self, scope: &mut Scope<'_, Session>) -> Result<Organization, Fault> {
         scope.notes.resource("organization", &self.id);
-        let organization = db::organizations::limit(scope.write().await?, &self).await?;
-        scope.notes.detail("concurrency_limit", organization.concurrency_limit);
-        scope.notes.detail("paused", organization.paused);
+        db::organizations::get(scope.read().await?, self.id).await
+    }
+}
+
+impl Run for Change {
+    type Parts = Session;
+
+    async fn run(self, scope: &mut Scope<'_, Session>) -> Result<Organization, Fault> {
+        scope.notes.resource("organization", &self.id);
+        self.changes.check()?;
+        scope.notes.detail("changes", serde_json::to_value(&self.changes).map_err(Fault::internal)?);
+        let organization = db::organizations::change(scope.write().await?, &self).await?;
         scope.announce(Announcement::Limits(self.id, limits(&organization)));
         Ok(organization)
     }
 }
 
-/// What the database would refuse in its own words, or store as no person could read it.
-fn check(command: &Create) -> Result<(), Fault> {
-    if command.slug.contains(char::is_control) {
-        return Err(Fault::invalid("slug", "Use lower case letters, digits and hyphens."));
-    }
-    if command.name.contains(char::is_control) {
-        return Err(Fault::invalid("name", "Use 1 to 200 characters without control characters."));
-    }
-    Ok(())
-}
+impl Run for Remove {
+    type Parts = Session;
 
-/// What everybody shall believe about an organization.
-pub fn limits(organization: &Organization) -> Limits {
-    Limits {
-        concurrency_limit: organization.concurrency_limit,
-        paused: organization.paused,
-        generation: organization.generation,
+    async fn run(self, scope: &mut Scope<'_, Session>) -> Result<(), Fault> {
+        scope.notes.resource("organization", &self.id);
+        let organization = db::organizations::remove(scope.write().await?, &self).await?;
+        scope.notes.detail("slug", organization.slug.as_str());
+        scope.announce(Announcement::Limits(self.id, Limits { deleted: true, ..limits(&organization) }));
+        Ok(())
     }
 }
 
@@ -74,5 +68,41 @@ impl Run for List {
 
     async fn run(self, scope: &mut Scope<'_, Session>) -> Result<Page<Organization>, Fault> {
         db::organizations::list(scope.read().await?, &self).await
+    }
+}
+
+impl Run for ReadOwn {
+    type Parts = Session;
+
+    async fn run(self, scope: &mut Scope<'_, Session>) -> Result<Organization, Fault> {
+        scope.notes.resource("organization", &scope.context.organization);
+        db::organizations::own(scope.read().await?).await
+    }
+}
+
+impl Run for ChangeOwn {
+    type Parts = Session;
+
+    async fn run(self, scope: &mut Scope<'_, Session>) -> Result<Organization, Fault> {
+        let id = scope.context.organization;
+        scope.notes.resource("organization", &id);
+        self.choices.check()?;
+        scope.notes.detail("changes", serde_json::to_value(&self.choices).map_err(Fault::internal)?);
+        let organization = db::organizations::change_own(scope.write().await?, &self.expected, &self.choices).await?;
+        scope.announce(Announcement::Limits(id, limits(&organization)));
+        Ok(organization)
+    }
+}
+
+/// What everybody shall believe about an organization.
+pub fn limits(organization: &Organization) -> Limits {
+    Limits {
+        concurrency_limit: organization.concurrency_limit,
+        paused: organization.paused,
+        calls_per_minute: Some(organization.calls_per_minute),
+        queue_limit: organization.queue_limit,
+        allowed_origins: organization.allowed_origins.clone(),
+        deleted: false,
+        generation: organization.generation,
     }
 }

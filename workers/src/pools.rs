@@ -7,6 +7,7 @@ use shared::{
         Bus,
         administration::Administration,
         kv::Watch,
+        standing::Standing,
         state::{ConfigurationState, Limits},
     },
     command::{Command, Pool, configurations, lanes, organizations, tools, users},
@@ -35,6 +36,10 @@ pub trait Parts: Send + Sync + std::fmt::Debug + 'static {
     fn announcer(&self) -> Option<&Announcer> {
         None
     }
+    /// Who may act, where the pool acts for members.
+    fn standing(&self) -> Option<&Standing> {
+        None
+    }
 }
 
 /// Which commands a pool answers.
@@ -44,7 +49,7 @@ pub trait Dispatch: Parts + Sized {
 }
 
 macro_rules! parts {
-    ($(#[$doc:meta])* $name:ident $([$announcer:ident])? { $($(#[$field_doc:meta])* $field:ident: $type:ty),* $(,)? }) => {
+    ($(#[$doc:meta])* $name:ident $([$announcer:ident])? $(<$standing:ident>)? { $($(#[$field_doc:meta])* $field:ident: $type:ty),* $(,)? }) => {
         $(#[$doc])*
         #[derive(Debug)]
         pub struct $name {
@@ -66,20 +71,27 @@ macro_rules! parts {
             $(fn announcer(&self) -> Option<&Announcer> {
                 Some(&self.$announcer)
             })?
+            $(fn standing(&self) -> Option<&Standing> {
+                Some(&self.$standing)
+            })?
         }
     };
 }
 
 parts!(
     /// The control plane without secrets.
-    Session [announcer] {
+    Session [announcer] <standing> {
         /// Spreads news of limits and members.
         announcer: Announcer,
+        /// Who may act.
+        standing: Standing,
     }
 );
 parts!(
     /// Everything that seals a secret.
-    Token [announcer] {
+    Token [announcer] <standing> {
+        /// Who may act.
+        standing: Standing,
         /// Seals.
         vault: Vault,
         /// Says which endpoints may be registered.
@@ -90,7 +102,9 @@ parts!(
 );
 parts!(
     /// Calls to MCP servers.
-    Tool {
+    Tool <standing> {
+        /// Who may act.
+        standing: Standing,
         /// Opens what the token pool sealed.
         vault: Vault,
         /// MCP clients kept open.

@@ -1,24 +1,34 @@
 //! The session pool's reconciler: what the database holds about limits and members, everybody
-//! shall believe. Puts right what an announcement missed, and fills the buckets of a new NATS.
+//! shall believe. Puts right what an announcement missed, and fills the buckets of a new NATS: each
+//! minute, and soon after a reconnect or a piece of news that could not be written.
 
 use std::{sync::Arc, time::Duration};
 
-use shared::{Code, Fault, db, id::OrganizationId};
+use shared::{Fault, bus::state::Limits, db, id::OrganizationId};
 use tokio_util::sync::CancellationToken;
 
 use crate::{announce::Announcement, organizations::limits, pools::Session};
 
 const EVERY: Duration = Duration::from_mins(1);
+/// How soon a pass that failed is tried again, and what was missed is looked for: what keeps one piece
+/// of news from being written keeps the next one too.
+const SOON: Duration = Duration::from_secs(1);
 
-/// Reconciles every minute until told to stop.
+/// Reconciles until told to stop.
 pub async fn serve(parts: Arc<Session>, stop: CancellationToken) {
+    let mut connections = parts.bus.connections();
     loop {
-        if let Err(fault) = pass(&parts).await {
+        connections.borrow_and_update();
+        let passed = pass(&parts).await;
+        let pause = if passed.is_ok() { EVERY } else { SOON };
+        if let Err(fault) = passed {
             tracing::warn!(%fault, "reconciling failed; the next pass tries again");
         }
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(EVERY) => {}
+            () = tokio::time::sleep(pause) => {}
+            () = parts.announcer.missed.notified() => tokio::time::sleep(SOON).await,
+            Ok(()) = connections.changed() => {}
         }
     }
 }
@@ -42,16 +52,12 @@ async fn pass(parts: &Session) -> Result<(), Fault> {
 /// Reads in one transaction, then spreads what the buckets do not hold.
 async fn organization(parts: &Session, id: OrganizationId) -> Result<(), Fault> {
     let mut transaction = parts.database.on_behalf_of(id).await?;
-    let organization = match db::organizations::own(&mut transaction).await {
-        Ok(organization) => organization,
-        // Deleted: nothing to believe.
-        Err(fault) if fault.code == Code::Unknown => return Ok(()),
-        Err(fault) => return Err(fault),
-    };
+    let (organization, is_deleted) = db::organizations::own_in_any_state(&mut transaction).await?;
+    let limits = Limits { deleted: is_deleted, ..limits(&organization) };
     let members = db::users::all(&mut transaction).await?;
     drop(transaction);
     // Nothing is written for what is known already.
-    parts.announcer.spread(&Announcement::Limits(id, limits(&organization))).await;
+    parts.announcer.spread(&Announcement::Limits(id, limits)).await;
     for (subject, admitted) in members {
         parts.announcer.spread(&Announcement::Access(id, subject, admitted)).await;
     }

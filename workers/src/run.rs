@@ -1,7 +1,10 @@
 //! The wrapper around every command: deadline, role, transaction, audit. A handler cannot forget
 //! any of them because none of them is its business.
 
-use std::{panic::AssertUnwindSafe, time::Instant};
+use std::{
+    panic::AssertUnwindSafe,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -10,6 +13,7 @@ use shared::{
     audit::{Event, Notes},
     bus::{envelope::Envelope, frame::Frame},
     command::{Command, Delivery},
+    context::{Context, Role},
     db,
 };
 
@@ -91,12 +95,25 @@ fn event(name: &str, job: Job<'_>, notes: &Notes, end: Result<(), Code>) -> Even
 
 async fn attempt<C: Run>(parts: &C::Parts, job: Job<'_>) -> (Result<C::Reply, Fault>, Remains) {
     let envelope = job.envelope;
-    let context = &envelope.context;
+    let mut context = &envelope.context;
     // Nobody gets more time than the command may take, whatever the sender wrote.
     let patience = context.deadline.remaining().min(C::DEADLINE);
     let refused = |fault| (Err(fault), Remains::default());
     if patience.is_zero() {
         return refused(Fault::timeout("The deadline passed before the command could start."));
+    }
+    let lowered;
+    match standing::<C>(parts, context, patience).await {
+        Ok(role) if role == context.actor.role => {}
+        Ok(role) => {
+            let mut lower = context.clone();
+            lower.actor.role = role;
+            lowered = lower;
+            context = &lowered;
+        }
+        // An earlier delivery may have got further than this one: it cannot say that nothing happened.
+        Err(_) if job.attempt > 1 => return refused(of_a_lost_worker()),
+        Err(fault) => return refused(fault),
     }
     if !C::ACCESS.admits(&context.actor) {
         return refused(Fault::new(Code::Forbidden, "Your role does not allow this."));
@@ -109,7 +126,7 @@ async fn attempt<C: Run>(parts: &C::Parts, job: Job<'_>) -> (Result<C::Reply, Fa
         Ok(command) => command,
         Err(fault) => return refused(fault),
     };
-    let mut scope = Scope::new(parts, envelope, job.attempt, job.queued_ms);
+    let mut scope = Scope::new(parts, job, context);
     let running = AssertUnwindSafe(command.run(&mut scope)).catch_unwind();
     let outcome = match tokio::time::timeout(patience, running).await {
         Ok(Ok(outcome)) => outcome,
@@ -117,6 +134,24 @@ async fn attempt<C: Run>(parts: &C::Parts, job: Job<'_>) -> (Result<C::Reply, Fa
         Err(_) => Err(Fault::timeout("The deadline passed while the command ran.")),
     };
     (outcome, scope.remains())
+}
+
+/// How long a command waits for news that a lost connection kept from its worker.
+const NEWS_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The role in which the sender may act now: they may have been removed or demoted while the command
+/// was on its way, and their organization may be gone.
+async fn standing<C: Run>(parts: &C::Parts, context: &Context, patience: Duration) -> Result<Role, Fault> {
+    let Some(standing) = parts.standing() else { return Ok(context.actor.role) };
+    if !standing.is_fresh_within(patience.min(NEWS_PATIENCE)).await {
+        return Err(Fault::unavailable("The list of members", "the watch is stale"));
+    }
+    standing.role(context.organization, &context.actor)
+}
+
+/// What a later delivery says that cannot know how far an earlier one got.
+pub fn of_a_lost_worker() -> Fault {
+    Fault::new(Code::OutcomeUnknown, "A worker was lost during the call; whether the tool ran is not known.")
 }
 
 /// Keeps or drops the transaction, its audit event within it, then spreads the news.

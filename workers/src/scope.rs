@@ -3,7 +3,7 @@
 
 use shared::{Context, Fault, audit::Notes, db::Transaction, id::CallId, json::Raw};
 
-use crate::{announce::Announcement, pools::Parts};
+use crate::{announce::Announcement, pools::Parts, run::Job};
 
 /// A running command's surroundings.
 #[derive(Debug)]
@@ -40,16 +40,16 @@ pub struct Remains {
 }
 
 impl<'a, P: Parts> Scope<'a, P> {
-    /// Surroundings of one delivery.
-    pub fn new(parts: &'a P, envelope: &'a shared::bus::envelope::Envelope, attempt: u64, queued_ms: u64) -> Self {
+    /// Surroundings of one delivery, run in the context that stands when it starts.
+    pub fn new(parts: &'a P, job: Job<'a>, context: &'a Context) -> Self {
         Self {
-            context: &envelope.context,
+            context,
             parts,
             notes: Notes::default(),
-            call: envelope.call,
-            attempt,
-            queued_ms,
-            reply: &envelope.reply,
+            call: job.envelope.call,
+            attempt: job.attempt,
+            queued_ms: job.queued_ms,
+            reply: &job.envelope.reply,
             transaction: None,
             wrote: false,
             announcements: Vec::new(),

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use serde::Deserialize;
 use shared::{
-    bus::{Bus, Role, administration::Administration, kv::Bucket, streams::Sizes},
+    bus::{Bus, Role, administration::Administration, kv::Bucket, standing::Standing, streams::Sizes},
     command::Pool,
     config::{self, Reader},
     db::Database,
@@ -202,7 +202,8 @@ impl Shift {
 
 async fn session(bus: Bus, database: Database, shift: Shift) -> anyhow::Result<()> {
     let announcer = Announcer::new(&bus, &[Bucket::Limits, Bucket::Access]);
-    let parts = Arc::new(Session { bus, database, announcer });
+    let standing = Standing::new(announcer.access.clone(), announcer.limits.clone());
+    let parts = Arc::new(Session { bus, database, announcer, standing });
     tokio::spawn(reconcile::serve(Arc::clone(&parts), shift.stop.clone()));
     shift.answer(parts).await
 }
@@ -210,9 +211,13 @@ async fn session(bus: Bus, database: Database, shift: Shift) -> anyhow::Result<(
 async fn token(configuration: Configuration, bus: Bus, database: Database, shift: Shift) -> anyhow::Result<()> {
     let vault = vault(configuration.vault)?;
     let egress = Egress::new(&configuration.egress)?;
-    shift
-        .answer(Arc::new(Token { announcer: Announcer::new(&bus, &[Bucket::Configs]), bus, database, vault, egress }))
-        .await
+    let (announcer, standing) = (Announcer::new(&bus, &[Bucket::Configs]), standing(&bus));
+    shift.answer(Arc::new(Token { bus, database, standing, vault, egress, announcer })).await
+}
+
+/// Who may act, as a pool hears it that does not write it.
+fn standing(bus: &Bus) -> Standing {
+    Standing::new(bus.watch(Bucket::Access), bus.watch(Bucket::Limits))
 }
 
 async fn tool(
@@ -248,7 +253,9 @@ async fn tool(
     let upstreams = Upstreams::new(egress, configuration.fastmcp, proxy_url);
     let configurations = bus.watch(Bucket::Configs);
     let catalogue = Catalogue::default();
-    let parts = Arc::new(Tool { bus, database, vault, upstreams: upstreams.clone(), catalogue, configurations });
+    let standing = standing(&bus);
+    let parts =
+        Arc::new(Tool { standing, bus, database, vault, upstreams: upstreams.clone(), catalogue, configurations });
     let load = load.unwrap_or_else(|| Load::new(configuration.worker.capacity));
     let queue = tokio::spawn(queued::serve(Arc::clone(&parts), load, shift.tasks.clone(), shift.stop.clone()));
     direct::serve(parts, shift.tasks.clone(), shift.stop.clone()).await?;

@@ -11,7 +11,12 @@ use shared::{
     json::Raw,
 };
 
-use crate::{pools::Tool, run::Run, scope::Scope, upstream::CallRequest};
+use crate::{
+    pools::Tool,
+    run::{Run, of_a_lost_worker as outcome_unknown},
+    scope::Scope,
+    upstream::CallRequest,
+};
 
 mod asking;
 mod catalogue;
@@ -69,10 +74,6 @@ impl Run for List {
         scope.notes.resource("configuration", &self.configuration);
         catalogue::refreshed(scope, self.configuration).await
     }
-}
-
-fn outcome_unknown() -> Fault {
-    Fault::new(Code::OutcomeUnknown, "A worker was lost during the call; whether the tool ran is not known.")
 }
 
 /// What a later delivery may say of a fault before it called the tool: nothing that claims that

@@ -35,7 +35,9 @@ pub(crate) async fn member(stack: &Stack) -> Result<Member> {
     let made = operator
         .post(
             "/api/v1/organizations",
-            &json!({ "slug": "bench", "name": "Bench", "concurrency_limit": CONCURRENCY_LIMIT }),
+            &json!({
+                "slug": "bench", "name": "Bench", "concurrency_limit": CONCURRENCY_LIMIT, "calls_per_minute": 1_000_000,
+            }),
         )
         .await?;
     let organization: Uuid = made["id"].as_str().context("an organization without an id")?.parse()?;

@@ -30,6 +30,7 @@ impl<'a> FromRequest<'a> for Identity {
         let authorization = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let token = auth::bearer(authorization).map_err(Problem::from)?;
         let verified = gateway.authenticator.verify(token).await.map_err(Problem::from)?;
+        gateway.origins.check(request.headers(), verified.organization).map_err(Problem::from)?;
         let context = gateway.access.admit(&verified, origin).await.map_err(Problem::from)?;
         Ok(Self(context))
     }

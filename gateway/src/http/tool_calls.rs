@@ -21,6 +21,7 @@ use super::{
     body::Body,
     identity::Identity,
 };
+use crate::rates::Ticket;
 
 const DEFAULT_TIMEOUT_MS: u32 = 60_000;
 /// The longest name of a configuration or tool that is looked at, in bytes.
@@ -70,6 +71,15 @@ impl CallBody {
     }
 }
 
+impl Gateway {
+    /// Counts a call against what its organization may use, until the ticket is dropped.
+    pub(crate) fn enter(&self, context: &Context) -> Result<Option<Ticket>, Fault> {
+        let organization = context.organization;
+        let entered = self.limits.look(&limits_key(organization), |limits| self.rates.enter(organization, limits));
+        entered.transpose()
+    }
+}
+
 /// A call that waited for nothing but a pause says so.
 fn explain(gateway: &Gateway, context: &Context, fault: Fault) -> Fault {
     let limits = gateway.limits.get(&limits_key(context.organization));
@@ -89,8 +99,10 @@ pub(crate) async fn call(gateway: Data<&Arc<Gateway>>, identity: Identity, Body(
     }
     let patience = Duration::from_millis(timeout_ms.into());
     let context = Context { deadline: shared::Deadline::after(patience), ..identity.0 };
+    let command = body.command()?;
+    let _ticket = gateway.enter(&context)?;
     let Called { id, result, timings } =
-        gateway.caller.call(&context, &body.command()?).await.map_err(|fault| explain(&gateway, &context, fault))?;
+        gateway.caller.call(&context, &command).await.map_err(|fault| explain(&gateway, &context, fault))?;
     let total = (started.elapsed().as_secs_f64() * 1e6).round() / 1e3;
     let timings_ms = TimingsMs { queued: timings.queued, upstream: timings.upstream, worker: timings.worker, total };
     json(StatusCode::OK, &Finished { id, state: "done", result: &result, timings_ms })

@@ -135,7 +135,7 @@ impl Bus {
     /// Starts a copy of a bucket and keeps it. Returns at once; [`Watch::ready`] awaits the
     /// first complete copy.
     pub fn watch<T: DeserializeOwned + Clone + Send + Sync + 'static>(&self, bucket: Bucket) -> Watch<T> {
-        let copy = Watch::empty();
+        let copy = Watch { losses: Some(self.losses()), ..Watch::empty() };
         tokio::spawn(keep(self.clone(), bucket, Arc::clone(&copy.state)));
         copy
     }
@@ -156,20 +156,30 @@ impl Administration {
 #[derive(Debug)]
 pub struct Watch<T> {
     state: Arc<State<T>>,
+    /// Counts connections lost: what was complete before may have missed news since.
+    losses: Option<watch::Receiver<u64>>,
 }
 
 impl<T> Clone for Watch<T> {
     fn clone(&self) -> Self {
-        Self { state: Arc::clone(&self.state) }
+        Self { state: Arc::clone(&self.state), losses: self.losses.clone() }
     }
 }
 
 #[derive(Debug)]
 struct State<T> {
     entries: RwLock<HashMap<String, Entry<T>>>,
-    fresh_at: RwLock<Option<Instant>>,
+    complete: RwLock<Option<Complete>>,
     seen: Mutex<Seen>,
     changes: watch::Sender<u64>,
+}
+
+/// When the copy was known to hold everything.
+#[derive(Clone, Copy, Debug)]
+struct Complete {
+    at: Instant,
+    /// Connections lost until then.
+    losses: u64,
 }
 
 /// How far the copy goes.
@@ -192,8 +202,8 @@ impl<T> Watch<T> {
     /// A copy of nothing, for a role that may not look.
     pub fn empty() -> Self {
         let (changes, _) = watch::channel(0);
-        let state = State { entries: RwLock::default(), fresh_at: RwLock::new(None), seen: Mutex::default(), changes };
-        Self { state: Arc::new(state) }
+        let state = State { entries: RwLock::default(), complete: RwLock::new(None), seen: Mutex::default(), changes };
+        Self { state: Arc::new(state), losses: None }
     }
 }
 
@@ -201,6 +211,11 @@ impl<T: Clone> Watch<T> {
     /// The entry's value.
     pub fn get(&self, key: &str) -> Option<T> {
         self.state.read().get(key).and_then(|entry| entry.value.clone())
+    }
+
+    /// Looks at the entry's value where it lies.
+    pub fn look<R>(&self, key: &str, look: impl FnOnce(&T) -> R) -> Option<R> {
+        self.state.read().get(key).and_then(|entry| entry.value.as_ref()).map(look)
     }
 
     /// The entry's revision and, unless it was deleted, its value.
@@ -223,7 +238,14 @@ impl<T: Clone> Watch<T> {
 
     /// How long ago the copy was known to be complete; `None` before the first time.
     pub fn age(&self) -> Option<Duration> {
-        self.state.fresh_at.read().unwrap_or_else(PoisonError::into_inner).map(|at| at.elapsed())
+        self.state.complete().map(|complete| complete.at.elapsed())
+    }
+
+    /// True when the copy was complete lately and the connection has held since.
+    pub fn is_fresh(&self, within: Duration) -> bool {
+        let has_held =
+            |complete: &Complete| self.losses.as_ref().is_none_or(|losses| *losses.borrow() == complete.losses);
+        self.state.complete().is_some_and(|complete| complete.at.elapsed() <= within && has_held(&complete))
     }
 
     /// Follows changes: the number is the latest revision applied.
@@ -278,8 +300,12 @@ impl<T> State<T> {
         seen.revision
     }
 
-    fn mark_fresh(&self) {
-        *self.fresh_at.write().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    fn complete(&self) -> Option<Complete> {
+        *self.complete.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn mark_complete(&self, losses: u64) {
+        *self.complete.write().unwrap_or_else(PoisonError::into_inner) = Some(Complete { at: Instant::now(), losses });
         self.changes.send_modify(|_| {});
     }
 }
@@ -345,6 +371,7 @@ async fn keep<T: DeserializeOwned>(bus: Bus, bucket: Bucket, state: Arc<State<T>
 async fn follow<T: DeserializeOwned>(bus: &Bus, bucket: Bucket, state: &State<T>) -> anyhow::Result<()> {
     let mut news = bus.0.client.subscribe(format!("{}>", bucket.watch_prefix())).await?;
     let mut compare = tokio::time::interval(COMPARE_EVERY);
+    let mut connections = bus.connections();
     loop {
         tokio::select! {
             message = news.next() => {
@@ -354,19 +381,23 @@ async fn follow<T: DeserializeOwned>(bus: &Bus, bucket: Bucket, state: &State<T>
                 }
             }
             _ = compare.tick() => catch_up(bus, bucket, state).await?,
+            // What was said while the connection was gone was not heard.
+            Ok(()) = connections.changed() => catch_up(bus, bucket, state).await?,
         }
     }
 }
 
 /// Compares the copy with the bucket and reads what is missing.
 async fn catch_up<T: DeserializeOwned>(bus: &Bus, bucket: Bucket, state: &State<T>) -> anyhow::Result<()> {
+    // As of before the question: a connection lost meanwhile leaves the answer in doubt.
+    let losses = *bus.losses().borrow();
     let last = last_revision(bus, bucket).await?;
     let seen = state.start_from(&last.created);
     if last.revision > seen {
         read_from(&bus.0.client, subject::API_PREFIX, bucket, seen + 1, state).await?;
         state.lock_seen().revision = last.revision;
     }
-    state.mark_fresh();
+    state.mark_complete(losses);
     Ok(())
 }
 

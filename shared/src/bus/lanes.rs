@@ -155,9 +155,8 @@ impl LaneState {
         Some(Self {
             organization: OrganizationId(organization),
             limits: Limits {
-                concurrency_limit: u16::try_from(info.config.max_ack_pending).unwrap_or(u16::MAX),
                 paused: info.paused,
-                generation: 0,
+                ..Limits::concurrent(u16::try_from(info.config.max_ack_pending).unwrap_or(u16::MAX))
             },
             waiting: info.num_pending,
             running: u64::try_from(info.num_ack_pending).unwrap_or_default(),
@@ -170,10 +169,15 @@ impl LaneState {
         self.limits.concurrency_limit == limits.concurrency_limit && self.limits.paused == limits.paused
     }
 
+    /// True when nothing is in it.
+    pub const fn is_empty(&self) -> bool {
+        self.waiting == 0 && self.running == 0
+    }
+
     /// True when nothing is in it and no gateway can believe that it is open.
     pub fn is_abandoned(&self) -> bool {
         let forgotten_after_ms = 2 * u64::try_from(LANE_CACHE.as_millis()).unwrap_or(u64::MAX);
-        self.waiting == 0 && self.running == 0 && now_unix_ms().saturating_sub(self.opened_at_ms) > forgotten_after_ms
+        self.is_empty() && now_unix_ms().saturating_sub(self.opened_at_ms) > forgotten_after_ms
     }
 }
 
@@ -213,13 +217,17 @@ impl Administration {
         stream.pause_consumer(&lane_name(organization), until).await.map(drop).map_err(|cause| unavailable(&cause))
     }
 
-    /// Removes a lane that nobody can be about to use; answers whether it did. It stands still while
-    /// it is looked at once more: a call that is published meanwhile waits in the stream, where the
-    /// sweep finds it, and is never given out twice.
-    pub async fn close_abandoned_lane(&self, organization: OrganizationId) -> Result<bool, Fault> {
+    /// Removes a lane if it `may` go; answers whether it did. It stands still while it is looked at
+    /// once more: a call that is published meanwhile waits in the stream, where the sweep finds it, and
+    /// is never given out twice.
+    pub async fn close_lane_if(
+        &self,
+        organization: OrganizationId,
+        may: impl Fn(&LaneState) -> bool + Send,
+    ) -> Result<bool, Fault> {
         self.pause_lane(organization, PAUSE).await?;
         let closed = match self.lane(organization).await? {
-            Some(lane) if lane.is_abandoned() => self.remove_lane(organization).await.map(|()| true),
+            Some(lane) if may(&lane) => self.remove_lane(organization).await.map(|()| true),
             _ => Ok(false),
         };
         if !matches!(closed, Ok(true)) {

@@ -16,6 +16,18 @@ pub struct Limits {
     /// True while its lane stands still: calls wait, none starts.
     #[serde(default)]
     pub paused: bool,
+    /// Tool calls a minute, through all gateways together.
+    #[serde(default)]
+    pub calls_per_minute: Option<u32>,
+    /// Calls waiting and running together, where it has a bound of its own.
+    #[serde(default)]
+    pub queue_limit: Option<u32>,
+    /// Browser origins that may call with its tokens.
+    #[serde(default)]
+    pub allowed_origins: Vec<String>,
+    /// True once it is gone: everything of it is refused, for good.
+    #[serde(default)]
+    pub deleted: bool,
     /// The row's generation.
     #[serde(default)]
     pub generation: i64,
@@ -24,7 +36,15 @@ pub struct Limits {
 impl Limits {
     /// Running calls up to this limit.
     pub const fn concurrent(concurrency_limit: u16) -> Self {
-        Self { concurrency_limit, paused: false, generation: 0 }
+        Self {
+            concurrency_limit,
+            paused: false,
+            calls_per_minute: None,
+            queue_limit: None,
+            allowed_origins: Vec::new(),
+            deleted: false,
+            generation: 0,
+        }
     }
 }
 
@@ -68,10 +88,12 @@ pub fn limits_key(organization: OrganizationId) -> String {
 
 /// The key of a member: subjects are hashed, so that any of them is a valid key.
 pub fn access_key(organization: OrganizationId, subject: &str) -> String {
-    use std::fmt::Write as _;
+    // Looked for with every command.
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut key = format!("{organization}.");
     for byte in Sha256::digest(subject.as_bytes()) {
-        let _ = write!(key, "{byte:02x}");
+        key.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        key.push(char::from(DIGITS[usize::from(byte & 0xf)]));
     }
     key
 }
@@ -79,4 +101,19 @@ pub fn access_key(organization: OrganizationId, subject: &str) -> String {
 /// The key of a configuration.
 pub fn configuration_key(organization: OrganizationId, configuration: ConfigurationId) -> String {
     format!("{organization}.{configuration}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_members_key_is_the_organization_and_the_hash_of_the_subject() {
+        // SHA-256 of "abc": FIPS 180-2, appendix B.1.
+        let digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(
+            access_key(OrganizationId::PLATFORM, "abc"),
+            format!("00000000-0000-0000-0000-000000000000.{digest}")
+        );
+    }
 }

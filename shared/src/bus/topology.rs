@@ -60,12 +60,12 @@ fn pool_permissions(pool: Pool, publish: &mut Vec<String>, subscribe: &mut Vec<S
         }
         Pool::Token => {
             publish.push(format!("{}>", Bucket::Configs.subject_prefix()));
-            watches(&[Bucket::Configs], publish, subscribe);
+            watches(&[Bucket::Configs, Bucket::Access, Bucket::Limits], publish, subscribe);
         }
         Pool::Tool => {
             publish.extend((0..PARTITIONS).map(|partition| format!("$JS.ACK.{}.>", streams::calls(partition))));
             subscribe.push(format!("{} {WORK_GROUP}", work(pool)));
-            watches(&[Bucket::Configs], publish, subscribe);
+            watches(&[Bucket::Configs, Bucket::Access, Bucket::Limits], publish, subscribe);
         }
         Pool::Audit => {
             publish.push(api(&format!("CONSUMER.INFO.{AUDIT}.{AUDIT_WRITER}")));
