@@ -13,6 +13,8 @@ mod bad_bodies;
 mod bad_input;
 mod bad_wire;
 mod calls;
+mod cors;
+mod earlier_mistakes;
 mod faulty;
 mod fuzz;
 mod hostile;
@@ -20,14 +22,18 @@ mod identity;
 mod isolation;
 mod leftovers;
 mod members;
+mod organizations;
 mod payloads;
 mod permissions;
 mod promises;
+mod roles;
 mod schemas;
 mod secrecy;
 mod servers;
+mod supabase;
 mod trail;
 mod upstreams;
+mod users;
 mod work_breakdown;
 mod world;
 
@@ -129,6 +135,48 @@ fn main() -> ExitCode {
             a_disabled_member_is_refused_until_enabled,
             the_lower_of_claimed_and_stored_role_applies,
             first_use_makes_one_row_under_twenty_concurrent_requests,
+            a_removed_member_is_refused_by_every_gateway_also_after_a_reconnect,
+            a_queued_call_of_a_member_removed_meanwhile_does_not_run,
+        }
+        organizations {
+            an_operator_creates_reads_changes_and_lists_organizations,
+            the_bounds_that_are_promised_are_those_that_the_database_keeps,
+            an_admin_chooses_for_their_organization_and_touches_no_limit,
+            a_change_of_what_was_not_read_is_refused,
+            bad_changes_of_an_organization_are_refused_by_field_and_keep_nothing,
+            calls_above_the_rate_are_refused_before_anything_is_published,
+            a_queue_of_its_own_is_full_before_the_deployments,
+            a_deleted_organization_is_refused_everywhere_and_its_lane_goes,
+        }
+        users {
+            an_admin_adds_changes_removes_and_puts_back_a_member,
+            the_last_active_admin_stays_one,
+            one_person_in_two_organizations_sees_both_and_acts_in_one,
+            no_admin_can_become_an_operator,
+            bad_bodies_of_a_member_are_refused_by_field_and_keep_nothing,
+            pages_of_members_show_everybody_once_and_in_order,
+        }
+        roles {
+            every_command_is_for_the_roles_that_are_meant,
+        }
+        cors {
+            a_page_of_a_registered_origin_calls_and_reads_answers_and_errors,
+            a_page_of_any_other_origin_is_refused_and_nothing_is_published,
+            the_gateways_own_pages_need_no_registration,
+        }
+        supabase {
+            plain_postgresql_gets_the_claim_helpers,
+            an_auth_schema_that_is_there_is_left_alone,
+            only_supabases_own_role_calls_the_hook,
+            the_hook_names_an_organization_that_the_person_is_an_active_member_of,
+            a_token_with_the_hooks_claims_is_let_in,
+        }
+        earlier_mistakes {
+            the_schema_loads_into_an_empty_database_and_loads_again,
+            no_policy_asks_its_own_table,
+            an_admin_of_one_organization_writes_nothing_into_another,
+            a_removed_member_stays_in_the_trail_and_no_record_changes,
+            a_limit_is_each_organizations_own,
         }
         bad_input {
             bad_bodies_of_a_tool_call_are_refused_by_field,

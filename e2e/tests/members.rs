@@ -7,12 +7,18 @@ use std::{
 
 use async_nats::HeaderMap;
 use futures::future::join_all;
-use serde_json::json;
+use serde_json::{Value, json};
 use shared::{bus::state::access_key, id::OrganizationId};
 use stack::issuer::Role;
 use uuid::Uuid;
 
-use crate::world::{Client, System};
+use crate::{
+    faulty::TOOL,
+    organizations::{pause, until_lane},
+    promises::relay::Relay,
+    users::{USERS, newcomer, path},
+    world::{Client, PATIENCE, System},
+};
 
 /// A change of a member's standing is obeyed within this time.
 const OBEYED_WITHIN: Duration = Duration::from_secs(3);
@@ -45,7 +51,7 @@ fn entry(organization: Uuid, subject: &str) -> String {
 }
 
 /// Waits until the client is answered so; fails if that takes longer than promised.
-async fn soon(client: &Client, status: u16) {
+pub(crate) async fn soon(client: &Client, status: u16) {
     let asked = Instant::now();
     loop {
         let answer = client.get("/api/v1/me").await;
@@ -149,4 +155,88 @@ pub(crate) async fn first_use_makes_one_row_under_twenty_concurrent_requests(sys
             .await
             .expect("the query runs");
     assert_eq!(rows, [("user".to_owned(), "active".to_owned(), 1)]);
+}
+
+pub(crate) async fn a_queued_call_of_a_member_removed_meanwhile_does_not_run(system: Arc<System>) {
+    let tenant = system.organization().await;
+    let server = format!("/record/modern/leaver-{}", tenant.id);
+    tenant.register("recorder", &system.faulty.url(&server), json!({})).await;
+    let (leaver, seen) = newcomer(&system, &tenant, "leaver", Role::User).await;
+    let call = |client: &Client, text: &str| {
+        let client = client.clone();
+        let arguments = json!({ "text": text });
+        async move {
+            let body =
+                json!({ "configuration": "recorder", "tool": TOOL, "arguments": arguments, "timeout_ms": 20_000 });
+            client.post("/api/v1/tool-calls", &body).await
+        }
+    };
+    assert_eq!(call(&leaver, "before").await.status, 200);
+    let operator = system.client(&system.seeded.operator_token);
+    let organization = format!("/api/v1/organizations/{}", tenant.id);
+    // A paused lane holds calls between their publication and their start.
+    pause(&system, &tenant, json!({})).await;
+    let waits = join_all([call(&leaver, "late"), call(&tenant.user, "colleague")]);
+    let removal = async {
+        until_lane(&system, &tenant, "both calls", |lane| lane["num_pending"] == 2).await;
+        assert_eq!(tenant.admin.delete(&path(&seen)).await.status, 204);
+        soon(&leaver, 403).await;
+        assert_eq!(operator.put(&organization, "*", &json!({ "paused": false })).await.status, 200);
+    };
+    let (answers, ()) = tokio::join!(waits, removal);
+    answers[0].problem(403, "forbidden");
+    assert_eq!(answers[1].status, 200, "{}", answers[1].text);
+    let asked = system.faulty.recorded(&server);
+    let calls = asked.iter().filter(|asked| asked.method() == "tools/call");
+    let ran: Vec<&Value> = calls.map(|asked| &asked.body["params"]["arguments"]["text"]).collect();
+    assert_eq!(ran, ["before", "colleague"]);
+    let row = system
+        .eventually(
+            "the refusal in the trail",
+            "SELECT to_jsonb(l) - 'event' FROM audit_logs l WHERE actor = $1 AND action = 'tools.call' AND code = 'forbidden'",
+            seen["subject"].as_str().expect("a subject"),
+        )
+        .await;
+    assert_eq!(row["outcome"], "refused");
+}
+
+pub(crate) async fn a_removed_member_is_refused_by_every_gateway_also_after_a_reconnect(system: Arc<System>) {
+    let relay = Relay::to(&system.nats_url).await;
+    let stack = system.stack().await;
+    let (name, address) = stack.add_gateway_with(&[("NATS_URL", &relay.url())]).await.expect("a second gateway");
+    let tenant = system.organization().await;
+    let (near, seen) = newcomer(&system, &tenant, "leaver", Role::User).await;
+    let far = near.at(&address);
+    assert_eq!(far.get("/api/v1/me").await.status, 200);
+
+    // The second gateway hears nothing of the removal.
+    relay.cut();
+    assert_eq!(tenant.admin.delete(&path(&seen)).await.status, 204);
+    soon(&near, 403).await;
+    far.get("/api/v1/me").await.problem(503, "unavailable");
+    relay.heal();
+    // From now on it refuses: for not knowing, then for knowing. It never lets in on what it knew before.
+    let healed = Instant::now();
+    loop {
+        let answer = far.get("/api/v1/me").await;
+        match answer.status.as_u16() {
+            403 => break,
+            503 => assert!(healed.elapsed() < PATIENCE, "it does not come back: {}", answer.text),
+            other => panic!("{other}: {}", answer.text),
+        }
+    }
+    let colleague = tenant.user.at(&address);
+    soon(&colleague, 200).await;
+    // Nor after a restart, with the same token.
+    stack.restart(&name).await.expect("it starts again");
+    far.get("/api/v1/me").await.problem(403, "forbidden");
+    far.post("/api/v1/tool-calls", &json!({ "configuration": "demo", "tool": "echo" })).await.problem(403, "forbidden");
+    assert_eq!(colleague.get("/api/v1/me").await.status, 200);
+    // Put back, they are let in by both, the same token still.
+    let subject = seen["subject"].clone();
+    assert_eq!(tenant.admin.post(USERS, &json!({ "subject": subject })).await.status, 201);
+    for client in [&near, &far] {
+        soon(client, 200).await;
+    }
+    stack.stop_one(&name).await.expect("it stops");
 }

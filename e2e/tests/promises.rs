@@ -20,9 +20,10 @@ mod fairness;
 mod lanes;
 mod limits;
 mod load;
+mod members;
 mod outages;
 pub(crate) mod recorder;
-mod relay;
+pub(crate) mod relay;
 mod scale;
 
 /// True when every count is to be as the issue states it.

@@ -194,12 +194,21 @@ impl System {
         sqlx::postgres::PgPoolOptions::new().max_connections(2).connect(url).await.expect("PostgreSQL lets the role in")
     }
 
+    /// Where a role connects to a database of the same server.
+    pub(crate) fn database_url(&self, role: &str, name: &str) -> String {
+        let url = &self.databases.iter().find(|(known, _)| *known == role).expect("a role").1;
+        let mut url = url::Url::parse(url).expect("an address");
+        url.set_path(name);
+        url.into()
+    }
+
     /// A new organization with an admin and a user, and the demo servers registered.
     pub(crate) async fn organization(&self) -> Tenant {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let slug = format!("t{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let operator = self.client(&self.seeded.operator_token);
-        let made = operator.post("/api/v1/organizations", &json!({ "slug": slug, "name": slug })).await;
+        let body = json!({ "slug": slug, "name": slug, "calls_per_minute": 1_000_000 });
+        let made = operator.post("/api/v1/organizations", &body).await;
         assert_eq!(made.status, StatusCode::CREATED, "{}", made.text);
         let id: Uuid = made.json()["id"].as_str().expect("an id").parse().expect("a uuid");
         let admin = self.client(&self.token(id, &format!("{slug}-admin"), Role::Admin));
@@ -337,6 +346,11 @@ impl Answer {
 }
 
 impl Client {
+    /// The same person at another gateway.
+    pub(crate) fn at(&self, gateway: &str) -> Self {
+        Self { url: gateway.to_owned(), ..self.clone() }
+    }
+
     pub(crate) fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         self.http.request(method, format!("{}{path}", self.url)).bearer_auth(&self.token)
     }
@@ -357,5 +371,10 @@ impl Client {
 
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
         self.send(self.request(Method::POST, path).json(body)).await
+    }
+
+    /// Changes whatever is there, or what is still as this tag says.
+    pub(crate) async fn put(&self, path: &str, if_match: &str, body: &Value) -> Answer {
+        self.send(self.request(Method::PUT, path).header("if-match", if_match).json(body)).await
     }
 }

@@ -26,13 +26,19 @@ enum Case {
     Create,
     /// One thing by its id.
     Item,
+    /// A change of the caller's own organization, by its admins.
+    Own,
+    /// The list of members, and adding one: for admins.
+    Members,
+    /// One member by id, for admins.
+    Member,
     /// A call that names a configuration by id or name.
     Call,
     /// No token needed: tells nothing of any tenant.
     Public,
 }
 
-const CASES: [(&str, &str, Case); 18] = [
+const CASES: [(&str, &str, Case); 27] = [
     ("GET", "/", Case::Public),
     ("GET", "/api/v1/mcp/configurations", Case::List),
     ("POST", "/api/v1/mcp/configurations", Case::Create),
@@ -51,6 +57,15 @@ const CASES: [(&str, &str, Case); 18] = [
     ("GET", "/metrics", Case::Public),
     ("GET", "/ready", Case::Public),
     ("PUT", "/api/v1/organizations/:id", Case::Operators),
+    ("GET", "/api/v1/organizations/:id", Case::Operators),
+    ("DELETE", "/api/v1/organizations/:id", Case::Operators),
+    ("GET", "/api/v1/organization", Case::Caller),
+    ("PUT", "/api/v1/organization", Case::Own),
+    ("GET", "/api/v1/users", Case::Members),
+    ("POST", "/api/v1/users", Case::Members),
+    ("GET", "/api/v1/users/:id", Case::Member),
+    ("PUT", "/api/v1/users/:id", Case::Member),
+    ("DELETE", "/api/v1/users/:id", Case::Member),
 ];
 
 /// Every declared route with its case.
@@ -92,6 +107,9 @@ struct Side {
     only_name: String,
     own: String,
     own_name: String,
+    /// A member's id, and the subject of their tokens.
+    member: String,
+    subject: String,
 }
 
 async fn side(system: &System) -> Side {
@@ -110,7 +128,12 @@ async fn side(system: &System) -> Side {
     let list = tenant.admin.get("/api/v1/mcp/configurations").await.json();
     let demo = list["items"].as_array().expect("items").iter().find(|item| item["name"] == "demo").expect("demo");
     let demo = demo["id"].as_str().expect("an id").to_owned();
-    Side { tenant, demo, only, only_name, own, own_name }
+    let members = tenant.admin.get("/api/v1/users").await.json();
+    let member =
+        members["items"].as_array().expect("items").iter().find(|item| item["role"] == "user").expect("a user");
+    let of = |field: &str| member[field].as_str().expect("a text").to_owned();
+    let (member, subject) = (of("id"), of("subject"));
+    Side { tenant, demo, only, only_name, own, own_name, member, subject }
 }
 
 pub(crate) async fn another_organizations_things_are_as_unknown_as_nothing(system: Arc<System>) {
@@ -149,7 +172,8 @@ async fn attack(system: &System, client: &Client, attacker: &Side, victim: &Side
             // Neither of another's, nor of their own, nor of nobody's.
             for id in [victim.tenant.id, attacker.tenant.id, Uuid::now_v7()] {
                 let path = route.path.replace(":id", &id.to_string());
-                let answer = client.send(client.request(method.clone(), &path).json(&body)).await;
+                let request = client.request(method.clone(), &path).header("if-match", "*").json(&body);
+                let answer = client.send(request).await;
                 answer.problem(403, "forbidden");
                 nothing_of(victim, &answer);
             }
@@ -162,6 +186,9 @@ async fn attack(system: &System, client: &Client, attacker: &Side, victim: &Side
                     async |id: &str| client.send(client.request(method.clone(), &route.path.replace(":id", id))).await;
                 same(&ask(id).await, &ask(&Uuid::now_v7().to_string()).await);
             }
+        }
+        Case::Own | Case::Members | Case::Member => {
+            of_admins(client, attacker, victim, (&method, &route.path), case).await;
         }
         Case::Call => {
             for (named, nothing) in [
@@ -180,6 +207,40 @@ async fn attack(system: &System, client: &Client, attacker: &Side, victim: &Side
             }
         }
     }
+}
+
+/// What only admins may: a user is refused whatever they name, an admin reaches their own.
+async fn of_admins(client: &Client, attacker: &Side, victim: &Side, (method, path): (&Method, &str), case: Case) {
+    let ask = async |path: &str, body: &Value| {
+        client.send(client.request(method.clone(), path).header("if-match", "*").json(body)).await
+    };
+    let body = match (case, method) {
+        (Case::Own, _) => json!({ "name": "Ours" }),
+        (Case::Members, _) => json!({ "subject": victim.subject }),
+        _ => json!({ "role": "user", "state": "disabled" }),
+    };
+    let (theirs, nothing) = (path.replace(":id", &victim.member), path.replace(":id", &Uuid::now_v7().to_string()));
+    if client.token == attacker.tenant.user.token {
+        for path in [&theirs, &nothing] {
+            let answer = ask(path, &body).await;
+            answer.problem(403, "forbidden");
+            nothing_of(victim, &answer);
+        }
+        return;
+    }
+    let answer = ask(&theirs, &body).await;
+    match (case, method) {
+        (Case::Member, _) => same(&answer, &ask(&nothing, &body).await),
+        // The subject may be a member here too: another membership, and no word about theirs.
+        (Case::Members, &Method::POST) => {
+            assert_eq!(answer.status, 201, "{}", answer.text);
+            assert_ne!(answer.json()["id"], victim.member.as_str());
+            let own = answer.json()["id"].as_str().expect("an id").to_owned();
+            assert_eq!(client.delete(&format!("{path}/{own}")).await.status, 204);
+        }
+        _ => assert_eq!(answer.status, 200, "{}", answer.text),
+    }
+    assert!(!answer.text.contains(&victim.member) && !answer.text.contains(&victim.tenant.id.to_string()));
 }
 
 /// 404 in the same words, down to the headers: existence cannot be asked for.
@@ -201,7 +262,7 @@ fn same(foreign: &Answer, missing: &Answer) {
 /// Nothing in an answer names the other side.
 fn nothing_of(victim: &Side, answer: &Answer) {
     let id = victim.tenant.id.to_string();
-    for mark in [&id, &victim.demo, &victim.only, &victim.own, &victim.only_name, &victim.own_name] {
+    for mark in [&id, &victim.demo, &victim.only, &victim.own, &victim.only_name, &victim.own_name, &victim.member] {
         assert!(!answer.text.contains(mark.as_str()), "{mark} is not theirs to see: {}", answer.text);
     }
 }

@@ -84,7 +84,8 @@ pub(crate) async fn only_an_operator_creates_and_lists_organizations(system: Arc
         assert!(!list.text.contains("slug"), "{}", list.text);
         // Not even of their own organization.
         let limits = member.request(Method::PUT, &format!("{ORGANIZATIONS}/{}", tenant.id));
-        member.send(limits.json(&json!({ "concurrency_limit": 256 }))).await.problem(403, "forbidden");
+        let limits = limits.header("if-match", "*").json(&json!({ "concurrency_limit": 256 }));
+        member.send(limits).await.problem(403, "forbidden");
     }
     let database = system.database("superuser").await;
     let made: i64 = sqlx::query_scalar("SELECT count(*) FROM organizations WHERE slug = $1")

@@ -169,8 +169,8 @@ fn state() -> Vec<Act> {
     let mut acts = Vec::new();
     for bucket in Bucket::ALL {
         let (writers, watchers): (&[&'static str], &[&'static str]) = match bucket {
-            Bucket::Access => (&["session"], &["gateway", "session"]),
-            Bucket::Limits => (&["session"], &["gateway", "session", "controller"]),
+            Bucket::Access => (&["session"], &["gateway", "session", "token", "tool"]),
+            Bucket::Limits => (&["session"], &["gateway", "session", "token", "tool", "controller"]),
             Bucket::Configs => (&["token"], &["token", "tool"]),
             Bucket::Instances => (&[], &["gateway"]),
         };

@@ -87,6 +87,7 @@ pub(crate) async fn a_pool_cannot_reach_another_pools_tables(system: Arc<System>
         "UPDATE users SET subject = 'x'",
         "UPDATE organizations SET id = gen_random_uuid()",
         "UPDATE organizations SET slug = 'x'",
+        "UPDATE organizations SET concurrency_limit = 256, calls_per_minute = 1000000, deleted_at = NULL",
         "DELETE FROM organizations",
     ];
     all_refused(&system, &tenant, "session", &owned(&session)).await;

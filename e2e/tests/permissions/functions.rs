@@ -7,7 +7,7 @@ use super::{POOLS, database::attempt};
 use crate::world::System;
 
 /// Who may call what. The settings' readers are every pool's: policies call them.
-const CALLERS: [(&str, &[&str]); 14] = [
+const CALLERS: [(&str, &[&str]); 19] = [
     ("org_id", &POOLS),
     ("subject", &POOLS),
     ("role", &POOLS),
@@ -15,7 +15,13 @@ const CALLERS: [(&str, &[&str]); 14] = [
     ("raise_generation", &[]),
     ("create_organization", &["session"]),
     ("list_organizations", &["session"]),
-    ("limit_organization", &["session"]),
+    ("find_organization", &["session"]),
+    ("lock_organization", &["session"]),
+    ("change_organization", &["session"]),
+    ("remove_organization", &["session"]),
+    ("memberships", &["session"]),
+    // Supabase's own role calls it, where there is one.
+    ("custom_access_token", &[]),
     ("organization_ids", &["session"]),
     ("refuse_audit_change", &[]),
     ("create_audit_partition", &[]),
@@ -58,8 +64,11 @@ pub(crate) async fn every_function_is_its_pools_alone(system: Arc<System>) {
     {
         for call in [
             "SELECT * FROM app.list_organizations(NULL, 1)",
-            "SELECT * FROM app.create_organization('x', 'X')",
-            "SELECT * FROM app.limit_organization(gen_random_uuid(), 1, true)",
+            "SELECT * FROM app.create_organization('x', 'X', '{}')",
+            "SELECT * FROM app.find_organization(gen_random_uuid())",
+            "SELECT * FROM app.lock_organization(gen_random_uuid())",
+            "SELECT * FROM app.change_organization(gen_random_uuid(), '{}')",
+            "SELECT * FROM app.remove_organization(gen_random_uuid())",
         ] {
             assert_eq!(attempt(&session, &settings, call).await, Err("42501".to_owned()), "{settings:?}: {call}");
         }

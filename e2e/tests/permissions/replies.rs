@@ -216,7 +216,7 @@ pub(crate) async fn forged_news_are_not_believed_and_hide_no_genuine_ones(system
     }
     let operator = system.client(&system.seeded.operator_token);
     let change = operator.request(reqwest::Method::PUT, &format!("/api/v1/organizations/{organization}"));
-    let changed = operator.send(change.json(&json!({ "concurrency_limit": 3 }))).await;
+    let changed = operator.send(change.header("if-match", "*").json(&json!({ "concurrency_limit": 3 }))).await;
     assert_eq!(changed.status, 200, "{}", changed.text);
     let mut administrator = Wire::connect(&system, "jetstream").await;
     let lane = format!("$JS.API.CONSUMER.INFO.CALLS_{}.t_{}", organization.partition(), tenant.id.simple());

@@ -69,6 +69,9 @@ pub(super) fn trials(world: &Arc<World>) -> Vec<Trial> {
         lanes {
             a_lane_removed_between_a_publish_and_its_delivery_loses_nothing,
         }
+        members {
+            a_removed_member_stays_refused_through_restarts_of_nats_and_gateways,
+        }
         outages {
             a_restart_of_nats_is_told_honestly_and_heals,
             a_cut_between_a_worker_and_nats_heals,

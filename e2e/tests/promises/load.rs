@@ -80,7 +80,9 @@ impl Site {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let slug = format!("s{}-{}", std::process::id(), NEXT.fetch_add(1, Relaxed));
         let operator = system.client(&system.seeded.operator_token);
-        let body = json!({ "slug": slug, "name": slug, "concurrency_limit": concurrency_limit });
+        let body = json!({
+            "slug": slug, "name": slug, "concurrency_limit": concurrency_limit, "calls_per_minute": 1_000_000,
+        });
         let made = operator.post("/api/v1/organizations", &body).await;
         assert_eq!(made.status, StatusCode::CREATED, "{}", made.text);
         let id = made.json()["id"].as_str().and_then(|id| id.parse().ok()).expect("an id");
@@ -121,7 +123,8 @@ impl Site {
     /// Changes the limits as an operator: `concurrency_limit`, `paused`.
     pub(crate) async fn limit(&self, change: serde_json::Value) {
         let path = format!("/api/v1/organizations/{}", self.tenant.id);
-        let answer: Answer = self.operator.send(self.operator.request(Method::PUT, &path).json(&change)).await;
+        let request = self.operator.request(Method::PUT, &path).header("if-match", "*").json(&change);
+        let answer: Answer = self.operator.send(request).await;
         assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
     }
 }

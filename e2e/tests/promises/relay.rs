@@ -13,7 +13,7 @@ use tokio::{
 };
 
 /// A running relay. It ends with the tests' runtime.
-pub(super) struct Relay {
+pub(crate) struct Relay {
     port: u16,
     /// True while the network is whole.
     whole: watch::Sender<bool>,
@@ -22,7 +22,7 @@ pub(super) struct Relay {
 
 impl Relay {
     /// Relays to the server of an address `nats://host:port`.
-    pub(super) async fn to(url: &str) -> Self {
+    pub(crate) async fn to(url: &str) -> Self {
         let target = url.strip_prefix("nats://").expect("a NATS address").to_owned();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
@@ -42,22 +42,22 @@ impl Relay {
         Self { port, whole, connections }
     }
 
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
     /// Connections open now.
-    pub(super) fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         self.connections.load(SeqCst)
     }
 
     /// Breaks every connection, and every new one until healed.
-    pub(super) fn cut(&self) {
+    pub(crate) fn cut(&self) {
         self.whole.send_replace(false);
     }
 
     /// Lets connections through again.
-    pub(super) fn heal(&self) {
+    pub(crate) fn heal(&self) {
         self.whole.send_replace(true);
     }
 }

@@ -1,0 +1,82 @@
+//! The whole table of commands and roles (role-based access control): who may send what stands here a
+//! second time, by hand, and the workers must agree with it. Each command is sent as each kind of
+//! sender, its payload undecodable, so that nothing happens: whoever may send it is told that it cannot
+//! be read, everybody else that their role does not reach.
+
+use std::{sync::Arc, time::Duration};
+
+use async_nats::HeaderMap;
+use serde_json::Value;
+use shared::{Code, Deadline, bus::frame::Frame, command::ALL};
+
+use crate::world::{PATIENCE, System};
+
+/// The least standing that each command takes.
+const LEAST: [(&str, &str); 22] = [
+    ("organizations.create", "operator"),
+    ("organizations.get", "operator"),
+    ("organizations.change", "operator"),
+    ("organizations.remove", "operator"),
+    ("organizations.list", "operator"),
+    ("organizations.read_own", "user"),
+    ("organizations.change_own", "admin"),
+    ("users.admit", "user"),
+    ("users.me", "user"),
+    ("users.add", "admin"),
+    ("users.list", "admin"),
+    ("users.get", "admin"),
+    ("users.change", "admin"),
+    ("users.remove", "admin"),
+    // Whose a configuration is decides about the rest: `a_member_with_role_user_cannot_do_what_admins_do`.
+    ("configurations.register", "user"),
+    ("configurations.list", "user"),
+    ("configurations.get", "user"),
+    ("configurations.remove", "user"),
+    ("tools.call", "user"),
+    ("tools.list", "user"),
+    ("lanes.open", "user"),
+    // Nobody's: shows that a row here which is no command is noticed.
+    ("nobody.knows", "operator"),
+];
+
+/// Kinds of senders: the role within the organization, and whether they are a platform operator.
+const SENDERS: [(&str, bool); 4] = [("user", false), ("admin", false), ("user", true), ("admin", true)];
+
+/// In MessagePack nothing begins with this byte.
+const UNDECODABLE: &[u8] = b"\xc1";
+
+pub(crate) async fn every_command_is_for_the_roles_that_are_meant(system: Arc<System>) {
+    let tenant = system.organization().await;
+    let gateway = system.nats("gateway").await;
+    for (name, pool, ..) in ALL {
+        let least = LEAST.iter().find(|(known, _)| known == name);
+        let (_, least) = least.unwrap_or_else(|| panic!("nobody said who may send {name}"));
+        for (role, is_operator) in SENDERS {
+            let mut headers = HeaderMap::new();
+            headers.insert("Org", tenant.id.to_string());
+            headers.insert("Actor", "somebody");
+            headers.insert("Role", role);
+            headers.insert("Request-Id", format!("roles-{}", tenant.id));
+            headers.insert("Deadline", Deadline::after(Duration::from_secs(20)).unix_ms().to_string());
+            if is_operator {
+                headers.insert("Operator", "1");
+            }
+            let subject = format!("cmd.{}.{name}.{}", pool.name(), tenant.id);
+            let answer = gateway.request_with_headers(subject, headers, UNDECODABLE.into());
+            let answer = tokio::time::timeout(PATIENCE, answer).await.expect("in time").expect("a worker answers");
+            let Ok(Frame::Done(Err(fault))) = Frame::<Value>::decode(&answer.payload) else {
+                panic!("{name} as {role}: not a refusal");
+            };
+            let may = match *least {
+                "user" => true,
+                "admin" => role == "admin",
+                _ => is_operator,
+            };
+            let expected = if may { Code::Invalid } else { Code::Forbidden };
+            assert_eq!(fault.code, expected, "{name} as {role}, operator {is_operator}: {fault}");
+        }
+    }
+    let unknown: Vec<&str> =
+        LEAST.iter().map(|(name, _)| *name).filter(|name| !ALL.iter().any(|(known, ..)| known == name)).collect();
+    assert_eq!(unknown, ["nobody.knows"], "these are no commands any more");
+}
