@@ -35,9 +35,20 @@ impl Stack {
     /// # Errors
     /// When it does not become ready.
     pub async fn add_gateway(&self) -> Result<(String, String)> {
+        self.add_gateway_with(&[]).await
+    }
+
+    /// The same with variables of its own, which win over everything else.
+    ///
+    /// # Errors
+    /// When it does not become ready.
+    pub async fn add_gateway_with(&self, variables: &[(&str, &str)]) -> Result<(String, String)> {
         let (issuer, jwks) = (self.issuer.url(), self.issuer.jwks_url());
+        let mut options = self.options.clone();
+        options.gateway_env.extend(variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        let wiring = Wiring { options: &options, ..self.wiring(&issuer, &jwks) };
         let number = self.next_number();
-        Ok((format!("gateway-{number}"), self.wiring(&issuer, &jwks).gateway(number).await?))
+        Ok((format!("gateway-{number}"), wiring.gateway(number).await?))
     }
 
     /// Kills a process with `SIGKILL`.
