@@ -39,5 +39,7 @@ pub(crate) use self::{
 const ROLES: [&str; 6] = ["gateway", "session", "token", "tool", "audit", "controller"];
 /// The user in JetStream's own account.
 const ADMINISTRATOR: &str = "jetstream";
+/// The other one there, which hears lanes.
+const LISTENER: &str = "lanes";
 /// Those roles that are pools.
 const POOLS: [&str; 5] = ["session", "token", "tool", "audit", "controller"];

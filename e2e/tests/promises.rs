@@ -14,6 +14,7 @@ use crate::{
 
 mod accidents;
 mod crashes;
+mod cuts;
 mod deadlines;
 mod drains;
 mod fairness;
@@ -22,6 +23,7 @@ mod limits;
 mod load;
 mod members;
 mod outages;
+mod overload;
 pub(crate) mod recorder;
 pub(crate) mod relay;
 mod scale;
@@ -50,9 +52,10 @@ macro_rules! apart {
     };
 }
 
-/// They break systems and take minutes: with full counts, or when the filter names them.
+/// True unless only other tests are asked for: each of these four groups says how many it ran.
 pub(crate) fn are_asked_for(arguments: &Arguments) -> bool {
-    full() || arguments.filter.as_ref().is_some_and(|filter| filter.contains("promises"))
+    let named = arguments.filter.as_ref().is_none_or(|filter| filter.contains("promises"));
+    named && !arguments.skip.iter().any(|skip| "promises::".starts_with(skip.as_str()))
 }
 
 /// Runs all of them; true when every promise held and nothing was left behind.
@@ -75,16 +78,21 @@ pub(crate) fn run(arguments: &Arguments) -> bool {
     );
     let broken = Arc::new(World::with(accidents::pairs));
     let accidents = accidents::trials(&broken);
-    let on_their_own = apart!(
-        crashes {
-            a_full_worker_runs_no_more_and_the_rest_waits_in_the_queue: crashes::narrow,
+    let small = Arc::new(World::with(overload::narrow));
+    let overload = together!(small;
+        overload {
+            a_full_worker_loses_no_delivery,
+            a_full_worker_runs_no_more_and_leaves_the_rest_to_others,
         }
+        scale {
+            more_workers_do_more,
+        }
+    );
+    let on_their_own = apart!(
         deadlines {
             exactly_the_bound_is_accepted_and_the_rest_is_told_when_to_come_back: deadlines::bounded,
         }
         scale {
-            more_workers_do_more: scale::narrow,
-            a_full_worker_loses_no_delivery: scale::narrow,
             a_thousand_active_organizations_among_ten_thousand_cost_little: scale::crowded,
         }
     );
@@ -93,8 +101,10 @@ pub(crate) fn run(arguments: &Arguments) -> bool {
     let clean = leftovers::check(&world);
     let staged = libtest_mimic::run(&arguments, accidents);
     let mended = leftovers::check(&broken);
-    let second = libtest_mimic::run(&arguments, on_their_own);
-    clean && mended && ![first, staged, second].iter().any(libtest_mimic::Conclusion::has_failed)
+    let full = libtest_mimic::run(&arguments, overload);
+    let emptied = leftovers::check(&small);
+    let last = libtest_mimic::run(&arguments, on_their_own);
+    clean && mended && emptied && ![first, staged, full, last].iter().any(libtest_mimic::Conclusion::has_failed)
 }
 
 /// The suite that goes through the `FastMCP` service repeats what a client may change; these promises
@@ -105,10 +115,7 @@ fn trial(name: &'static str, run: impl FnOnce() + Send + 'static) -> Trial {
         Ok(())
     });
     let elsewhere = std::env::var_os("SWITCHBOARD_FORCE_FASTMCP").is_some();
-    let takes_minutes = name.ends_with("cost_little") && !full();
-    // Known not to hold yet; `--ignored` shows it.
-    let broken = name.ends_with("a_full_worker_loses_no_delivery");
-    test.with_ignored_flag(elsewhere || takes_minutes || broken)
+    test.with_ignored_flag(elsewhere)
 }
 
 /// Runs a test on a system of its own, which it may break, and stops that system whatever happens.

@@ -120,7 +120,8 @@ impl Running {
 }
 
 impl System {
-    async fn start(scratch: &Scratch, adjust: fn(&mut Options)) -> anyhow::Result<Self> {
+    /// Starts one more, which the caller stops.
+    pub(crate) async fn start(scratch: &Scratch, adjust: fn(&mut Options)) -> anyhow::Result<Self> {
         let (faulty, servers, recorder) = (Faulty::start().await?, Servers::start().await?, Recorder::start().await?);
         let mut options = Options::test(scratch.path());
         options.extra_egress = [&[faulty.address(), recorder.address()], servers.addresses()].concat();
@@ -265,7 +266,7 @@ fn plain(url: &str) -> String {
     }
 }
 
-const NATS_USERS: [(&str, NatsUser); 7] = [
+const NATS_USERS: [(&str, NatsUser); 8] = [
     ("gateway", NatsUser::Gateway),
     ("session", NatsUser::Session),
     ("token", NatsUser::Token),
@@ -273,6 +274,7 @@ const NATS_USERS: [(&str, NatsUser); 7] = [
     ("audit", NatsUser::Audit),
     ("controller", NatsUser::Controller),
     ("jetstream", NatsUser::Jetstream),
+    ("lanes", NatsUser::Lanes),
 ];
 
 const POOLS: [(&str, Pool); 5] = [

@@ -3,8 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use async_nats::{Client, ConnectOptions, RequestErrorKind, jetstream};
-use bytes::Bytes;
+use async_nats::{Client, ConnectOptions, jetstream};
 use tokio::sync::watch;
 
 use crate::{command::Pool, config, fault::Fault};
@@ -18,9 +17,11 @@ mod heard;
 mod inbox;
 mod inflow;
 pub mod instances;
+pub mod intake;
 pub mod kv;
 pub mod lanes;
 mod pace;
+pub mod pass;
 pub mod service;
 pub mod standing;
 pub mod state;
@@ -156,9 +157,15 @@ impl Bus {
         self.0.connections.clone()
     }
 
-    /// Counts connections lost.
-    pub(crate) fn losses(&self) -> watch::Receiver<u64> {
-        self.0.losses.clone()
+    fn link(&self) -> inflow::Link {
+        let Inner { client, connections, losses, .. } = &*self.0;
+        inflow::Link {
+            client: client.clone(),
+            connections: connections.clone(),
+            losses: losses.clone(),
+            // Every pool may publish there.
+            nobody: subject::nobody(Role::Gateway.name()),
+        }
     }
 
     /// True while the connection stands.
@@ -169,16 +176,6 @@ impl Bus {
     /// Waits until everything written so far has left.
     pub async fn flush(&self) -> Result<(), Fault> {
         self.0.client.flush().await.map_err(|cause| Fault::unavailable("The message queue", cause))
-    }
-
-    /// True once the server answered: everything it sent to this connection before is here. The
-    /// question goes where every pool may publish and nobody listens, and the server says so itself.
-    pub(crate) async fn is_answered(&self) -> bool {
-        let nobody = format!("{}.nobody", subject::inbox_prefix(Role::Gateway.name()));
-        match self.0.client.request(nobody, Bytes::new()).await {
-            Ok(_) => true,
-            Err(cause) => cause.kind() == RequestErrorKind::NoResponders,
-        }
     }
 
     /// A connection that is down accepts nothing: writes would wait in memory and arrive late.

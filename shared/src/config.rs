@@ -92,10 +92,10 @@ pub struct Nats {
     pub root_certificates: Option<std::path::PathBuf>,
 }
 
-/// `JETSTREAM_*`: how the controller reaches JetStream's account, on the servers of `NATS_URL`.
+/// `JETSTREAM_*`: how the controller and tool workers reach JetStream's account, on the servers of `NATS_URL`.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct Jetstream {
-    /// The administrator's user.
+    /// The controller's user there is the administrator, a tool worker's hears lanes.
     #[serde(default)]
     pub user: Option<String>,
     /// Its password.

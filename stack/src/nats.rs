@@ -27,12 +27,22 @@ pub enum NatsUser {
     Controller,
     /// The administrator of `JetStream`, which the controller connects as besides.
     Jetstream,
+    /// Who hears lanes in `JetStream`'s account, which tool workers connect as besides.
+    Lanes,
 }
 
 impl NatsUser {
     /// Every user.
-    pub const ALL: [Self; 7] =
-        [Self::Gateway, Self::Session, Self::Token, Self::Tool, Self::Audit, Self::Controller, Self::Jetstream];
+    pub const ALL: [Self; 8] = [
+        Self::Gateway,
+        Self::Session,
+        Self::Token,
+        Self::Tool,
+        Self::Audit,
+        Self::Controller,
+        Self::Jetstream,
+        Self::Lanes,
+    ];
 
     /// The user's name.
     pub fn user(self) -> &'static str {
@@ -44,6 +54,7 @@ impl NatsUser {
             Self::Audit => "audit",
             Self::Controller => "controller",
             Self::Jetstream => "jetstream",
+            Self::Lanes => "lanes",
         }
     }
 

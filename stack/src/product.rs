@@ -135,6 +135,7 @@ impl Wiring<'_> {
             set("JETSTREAM_PASSWORD", NatsUser::Jetstream.password(self.secrets)?);
         }
         if pool == Pool::Tool {
+            set("JETSTREAM_PASSWORD", NatsUser::Lanes.password(self.secrets)?);
             set("FASTMCP_URL", self.upstreams.service_url());
             set("FASTMCP_KEY", fastmcp_key(self.secrets)?);
             if self.options.force_fastmcp {

@@ -5,43 +5,70 @@ use std::{sync::Arc, time::Duration};
 
 use shared::{
     Fault,
-    bus::work::{Delivered, Slot},
+    bus::{
+        envelope::{Envelope, Refusal},
+        intake::Intake,
+        work::{Delivered, Slot},
+    },
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{direct::answer, pools::Dispatch, run::Job};
+use crate::{
+    direct::answer,
+    pools::Dispatch,
+    run::{Ended, Job},
+};
 
 mod hold;
 mod load;
+mod passing;
 
 pub use load::Load;
 
-use self::{hold::Hold, load::Place};
+use self::{
+    hold::Hold,
+    load::{Place, Turn},
+    passing::{take_over, turn_or_pass_on},
+};
 
 /// What deliveries share.
 #[derive(Debug)]
 struct Shift<P> {
     parts: Arc<P>,
+    intake: Intake,
     load: Load,
     tasks: TaskTracker,
 }
 
-/// Works until told to stop, then finishes what was delivered. A worker over its capacity keeps its
-/// subscription, and what comes waits in hand with its slot kept: a subscription that is ended and made
-/// anew under load loses about one delivery in a thousand, which then counts as a second attempt.
+impl<P> Clone for Shift<P> {
+    fn clone(&self) -> Self {
+        let Self { parts, intake, load, tasks } = self;
+        Self { parts: Arc::clone(parts), intake: intake.clone(), load: load.clone(), tasks: tasks.clone() }
+    }
+}
+
+/// Works until told to stop, then finishes what was delivered. A worker at its capacity keeps its
+/// subscription: leaving the group while calls wait loses some. What comes waits in its hand, as much
+/// as the organizations' limits allow, until there is a turn here or another worker has room.
 pub async fn serve<P: Dispatch>(
     parts: Arc<P>,
+    intake: Intake,
     load: Load,
     tasks: TaskTracker,
     stop: CancellationToken,
 ) -> Result<(), Fault> {
-    let shift = Shift { parts, load, tasks };
+    let shift = Shift { parts, intake, load, tasks };
+    let (worked, taken_over) = tokio::join!(work_off(&shift, &stop), take_over(&shift, &stop));
+    worked.and(taken_over)
+}
+
+async fn work_off<P: Dispatch>(shift: &Shift<P>, stop: &CancellationToken) -> Result<(), Fault> {
     while !stop.is_cancelled() {
-        let mut work = shift.parts.bus().work(P::POOL).await?;
+        let mut work = shift.parts.bus().work(&shift.intake, P::POOL).await?;
         loop {
             tokio::select! {
                 delivered = work.next() => match delivered {
-                    Some(delivered) => take(&shift, delivered),
+                    Some(delivered) => take(shift, delivered),
                     None => break,
                 },
                 () = stop.cancelled() => break,
@@ -49,59 +76,75 @@ pub async fn serve<P: Dispatch>(
         }
         work.end().await;
         while let Some(delivered) = work.next().await {
-            take(&shift, delivered);
+            take(shift, delivered);
         }
     }
     Ok(())
 }
 
 fn take<P: Dispatch>(shift: &Shift<P>, delivered: Delivered) {
-    let (place, parts) = (shift.load.enter(), Arc::clone(&shift.parts));
-    shift.tasks.spawn(async move { one(&*parts, delivered, place).await });
+    let (shift, place) = (shift.clone(), shift.load.enter());
+    shift.tasks.clone().spawn(async move { one(&shift, place, delivered, None).await });
 }
 
-async fn one<P: Dispatch>(parts: &P, delivered: Delivered, place: Place) {
+/// What became of a delivery.
+enum Left {
+    /// It ran.
+    Ended(Envelope, Ended),
+    /// It is no envelope of ours.
+    Refused(Refusal),
+    /// Another worker has it, and its slot.
+    PassedOn,
+}
+
+async fn one<P: Dispatch>(shift: &Shift<P>, _place: Place, delivered: Delivered, turn: Option<Turn>) {
     let hold = Hold::since(delivered.since);
     if hold.is_lost() {
         // It lay here while the process or its network stood still, and may be another's by now.
         tracing::warn!("a delivery from before a standstill was left to others");
         return;
     }
-    let Delivered { envelope, attempt, queued_at_ms, slot, .. } = delivered;
-    match envelope {
-        Ok(envelope) => {
-            let queued_ms = shared::context::now_unix_ms().saturating_sub(queued_at_ms);
-            run_in_slot(parts, Job { envelope: &envelope, attempt, queued_ms }, &slot, &hold, &place).await;
+    let left = tokio::select! {
+        left = run_in_turn(shift, &delivered, &hold, turn) => Some(left),
+        () = hold.keep(&delivered.slot) => None,
+    };
+    match left {
+        Some(Left::PassedOn) => {}
+        // A frozen process wakes up with a result for a slot that was given to another: theirs counts.
+        Some(Left::Ended(envelope, ended)) if !hold.is_lost() => {
+            answer(shift.parts.bus(), &envelope, ended).await;
+            release(&delivered.slot).await;
         }
-        Err(refusal) => {
+        Some(Left::Refused(refusal)) => {
             tracing::warn!(reason = refusal.reason(), "a queued message was refused");
             metrics::counter!("switchboard_messages_refused_total", "reason" => refusal.reason()).increment(1);
-            release(&slot).await;
+            release(&delivered.slot).await;
         }
+        Some(Left::Ended(..)) | None => tracing::warn!(?delivered, "the slot was lost; the call was aborted"),
     }
 }
 
-async fn run_in_slot<P: Dispatch>(parts: &P, job: Job<'_>, slot: &Slot, hold: &Hold, place: &Place) {
-    metrics::histogram!("switchboard_call_queued_seconds").record(Duration::from_millis(job.queued_ms));
-    if job.attempt > 1 {
+async fn run_in_turn<P: Dispatch>(shift: &Shift<P>, delivered: &Delivered, hold: &Hold, turn: Option<Turn>) -> Left {
+    let parts = &*shift.parts;
+    let _turn = match turn {
+        Some(turn) => turn,
+        None => match turn_or_pass_on(parts, &shift.load, delivered, hold).await {
+            Some(turn) => turn,
+            None => return Left::PassedOn,
+        },
+    };
+    let envelope = match delivered.envelope() {
+        Ok(envelope) => envelope,
+        Err(refusal) => return Left::Refused(refusal),
+    };
+    let attempt = delivered.attempt;
+    let queued_ms = shared::context::now_unix_ms().saturating_sub(delivered.queued_at_ms);
+    metrics::histogram!("switchboard_call_queued_seconds").record(Duration::from_millis(queued_ms));
+    if attempt > 1 {
         metrics::counter!("switchboard_calls_redelivered_total").increment(1);
     }
-    let run = async {
-        // Over the worker's capacity a call waits here, its slot kept.
-        let _turn = place.turn().await;
-        parts.dispatch(job).await
-    };
-    let ended = tokio::select! {
-        ended = run => Some(ended),
-        () = hold.keep(slot) => None,
-    };
-    // A frozen process wakes up with a result for a slot that was given to another: theirs counts.
-    if let Some(ended) = ended.filter(|_| !hold.is_lost()) {
-        answer(parts.bus(), job.envelope, ended).await;
-        release(slot).await;
-    } else {
-        tracing::warn!(call = %job.envelope.call, "the slot was lost; the call was aborted");
-    }
+    let ended = parts.dispatch(Job { envelope: &envelope, attempt, queued_ms }).await;
+    Left::Ended(envelope, ended)
 }
 
 async fn release(slot: &Slot) {

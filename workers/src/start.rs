@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use serde::Deserialize;
 use shared::{
-    bus::{Bus, Role, administration::Administration, kv::Bucket, standing::Standing, streams::Sizes},
+    bus::{Bus, Role, administration::Administration, intake::Intake, kv::Bucket, standing::Standing, streams::Sizes},
     command::Pool,
     config::{self, Reader},
     db::Database,
@@ -227,6 +227,7 @@ async fn tool(
     load: Option<Load>,
     shift: Shift,
 ) -> anyhow::Result<()> {
+    let intake = Intake::connect(&configuration.jetstream.on(&configuration.nats)).await?;
     let vault = vault(configuration.vault)?;
     let egress = Egress::new(&configuration.egress)?;
     let mut proxy_url = None;
@@ -257,7 +258,7 @@ async fn tool(
     let parts =
         Arc::new(Tool { standing, bus, database, vault, upstreams: upstreams.clone(), catalogue, configurations });
     let load = load.unwrap_or_else(|| Load::new(configuration.worker.capacity));
-    let queue = tokio::spawn(queued::serve(Arc::clone(&parts), load, shift.tasks.clone(), shift.stop.clone()));
+    let queue = tokio::spawn(queued::serve(Arc::clone(&parts), intake, load, shift.tasks.clone(), shift.stop.clone()));
     direct::serve(parts, shift.tasks.clone(), shift.stop.clone()).await?;
     queue.await??;
     shift.finish().await;

@@ -9,7 +9,7 @@ use shared::{
     id::{OrganizationId, PARTITIONS},
 };
 
-use super::{ADMINISTRATOR, POOLS, ROLES, wire::Wire};
+use super::{ADMINISTRATOR, LISTENER, POOLS, ROLES, wire::Wire};
 use crate::world::System;
 
 /// An act: what is tried, who may, and whether it can be tried by those without disturbing others.
@@ -57,7 +57,7 @@ pub(crate) async fn every_role_is_held_to_its_subjects(system: Arc<System>) {
     assert_eq!(Role::ALL.map(Role::name), ROLES, "a new role has to be thought about here");
     let acts = acts();
     let (mut refused, mut done) = (0, 0);
-    for role in ROLES.into_iter().chain([ADMINISTRATOR]) {
+    for role in ROLES.into_iter().chain([ADMINISTRATOR, LISTENER]) {
         let mut attacker = Wire::connect(&system, role).await;
         let mut holder = Wire::connect(&system, role).await;
         for act in &acts {
@@ -130,7 +130,11 @@ fn listening() -> Vec<Act> {
         acts.push(Act::subscribe(format!("cmd.{pool}.nothing.never.*"), Some(pool), &[pool]).harmless());
         acts.push(Act::subscribe(format!("work.{pool}"), None, &[]));
         acts.push(Act::subscribe(format!("work.{pool}"), Some("spies"), &[]));
-        acts.push(Act::subscribe(format!("work.{pool}"), Some("w"), if pool == "tool" { &["tool"] } else { &[] }));
+        acts.push(Act::subscribe(format!("work.{pool}"), Some("w"), if pool == "tool" { &[LISTENER] } else { &[] }));
+        acts.push(Act::subscribe(format!("pass.{pool}"), None, &[]));
+        acts.push(Act::subscribe(format!("pass.{pool}"), Some("spies"), &[]));
+        // Offers that nobody takes up: the worker asks again.
+        acts.push(Act::subscribe(format!("pass.{pool}"), Some("w"), if pool == "tool" { &["tool"] } else { &[] }));
         acts.push(Act::subscribe(format!("calls.*.{pool}.*"), None, &[]));
     }
     acts
@@ -154,7 +158,10 @@ fn sending() -> Vec<Act> {
     acts.push(Act::publish(format!("audit.{organization}.more"), &[]));
     acts.push(Act::publish("_INBOX_gateway.permissions.nobody", &POOLS).harmless());
     for pool in POOLS {
-        acts.push(Act::publish(format!("_INBOX_{pool}.permissions.nobody"), &[]));
+        // Tool workers pass calls on, each to the other's inbox.
+        let passes_on: &[&'static str] = if pool == "tool" { &["tool"] } else { &[] };
+        acts.push(Act::publish(format!("_INBOX_{pool}.permissions.nobody"), passes_on).harmless());
+        acts.push(Act::publish(format!("pass.{pool}"), passes_on).harmless());
     }
     for subject in
         ["_INBOX.permissions", "_R_.permissions.x", "anything", "$SYS.REQ.SERVER.PING", "$SYS.REQ.ACCOUNT.PING"]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use shared::id::OrganizationId;
 
-use super::{ROLES, wire::Wire};
+use super::{LISTENER, ROLES, wire::Wire};
 use crate::world::System;
 
 /// Subject and body of a request for a push consumer.
@@ -140,7 +140,7 @@ pub(crate) async fn only_the_administrator_administers_streams(system: Arc<Syste
     let mut administrator = Wire::connect(&system, "jetstream").await;
     let before = administrator.request("$JS.API.STREAM.NAMES", &Value::Null).await;
     assert!(before["streams"].as_array().is_some_and(|names| names.len() > 20), "{before}");
-    for role in ROLES {
+    for role in ROLES.into_iter().chain([LISTENER]) {
         let mut wire = Wire::connect(&system, role).await;
         let spy = format!("SPY_{}", role.to_uppercase());
         // A stream over the commands would keep every secret that passes.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::{
-    ROLES,
+    LISTENER, ROLES,
     wire::{Heard, Wire},
 };
 use crate::world::System;
@@ -55,9 +55,9 @@ pub(crate) async fn replies_to_the_gateway_are_heard_by_the_gateway_only(system:
 pub(crate) async fn work_is_heard_by_workers_only(system: Arc<System>) {
     let tenant = system.organization().await;
     let subjects = [("work.tool", None), ("work.tool", Some("w")), ("work.tool", Some("spies")), ("calls.>", None)];
-    let spies = refused_spies(&system, "tool", &subjects).await;
+    let spies = refused_spies(&system, LISTENER, &subjects).await;
     // A tool worker's own credentials do not allow a copy either: a share of the work, or nothing.
-    let mut worker = Wire::connect(&system, "tool").await;
+    let mut worker = Wire::connect(&system, LISTENER).await;
     for queue in [None, Some("spies")] {
         let refusal = worker.subscribe("work.tool", queue).await;
         assert!(refusal.is_some_and(|refusal| refusal.contains("Permissions Violation")), "{queue:?}");

@@ -72,9 +72,13 @@ pub(super) fn trials(world: &Arc<World>) -> Vec<Trial> {
         members {
             a_removed_member_stays_refused_through_restarts_of_nats_and_gateways,
         }
+        cuts {
+            a_cut_between_a_worker_and_nats_heals,
+            a_cut_between_a_gateway_and_nats_heals,
+            a_cut_between_nats_and_a_pool_that_runs_no_calls_stops_none,
+        }
         outages {
             a_restart_of_nats_is_told_honestly_and_heals,
-            a_cut_between_a_worker_and_nats_heals,
             without_postgresql_known_servers_are_called_and_the_trail_is_kept,
             without_a_controller_open_lanes_go_on_and_new_ones_wait_for_it,
         }

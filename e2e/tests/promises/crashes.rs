@@ -1,4 +1,4 @@
-//! Workers that die, freeze or have enough: their calls are repeated where that is harmless, told as
+//! Workers that die or freeze: their calls are repeated where that is harmless, told as
 //! unknown where it is not, and never lost.
 
 use std::{
@@ -6,12 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::Value;
-
 use super::{
-    accidents::{ran_at_most_once_before_its_answer, resident_bytes},
+    accidents::ran_at_most_once_before_its_answer,
     full,
-    limits::{Lanes, peak},
+    limits::peak,
     load::{Ask, Ended, Site, all_done, at_once, by_code},
     recorder::Kind,
 };
@@ -121,48 +119,4 @@ pub(crate) async fn a_frozen_worker_does_nothing_for_slots_given_away(system: Ar
         thawed_at - frozen_at,
     );
     assert!(aborted > 0, "the frozen worker held nothing: this shows nothing");
-}
-
-/// What the worker of the test of a full worker runs at once.
-const CAPACITY: u16 = 8;
-
-/// One tool worker that runs little, and room for a flood.
-pub(crate) fn narrow(options: &mut stack::Options) {
-    let variables = [("WORKER_CAPACITY", CAPACITY.to_string()), ("QUEUE_CALLS_PER_ORGANIZATION", "6000".to_owned())];
-    options.worker_env.extend(variables.map(|(name, value)| (name.to_owned(), value)));
-}
-
-/// Runs on a system of one tool worker that runs [`CAPACITY`] calls at once.
-pub(crate) async fn a_full_worker_runs_no_more_and_the_rest_waits_in_the_queue(system: Arc<System>) {
-    let waiting = if full() { 5_000 } else { 400 };
-    let sites = Site::open_all(&system, [&[CAPACITY; 2][..], &[16; 8]].concat()).await;
-    let (filling, beside, flooding) = (&sites[0], &sites[1], &sites[2..]);
-    let capacity = usize::from(CAPACITY);
-    for site in &sites {
-        system.recorder.forget(&site.key);
-    }
-    let before = resident_bytes(&system, "tool-1").await;
-    let long = at_once(std::slice::from_ref(filling), capacity, ask(Kind::Once, 12_000));
-    system.recorder.until_running(&filling.key, capacity).await;
-    let flood = at_once(flooding, waiting, ask(Kind::Once, 1));
-    let lanes = Lanes::open(&system).await;
-    let each = waiting / flooding.len();
-    for site in flooding {
-        // In the worker's hand is what the limit allows; the rest is the queue's.
-        let waits = |lane: &Value| lane["num_ack_pending"] == 16 && lane["num_pending"] == each - 16;
-        lanes.until(site, "calls that wait", waits).await;
-    }
-    let after = resident_bytes(&system, "tool-1").await;
-    system.stack().await.add_worker(stack::Pool::Tool).await.expect("another worker");
-    let later = at_once(std::slice::from_ref(beside), capacity, ask(Kind::Once, 0));
-    let (first, runs) = (later.join_all().await, system.recorder.runs(&filling.key));
-    all_done(&first);
-    all_done(&flood.join_all().await);
-    all_done(&long.join_all().await);
-    let others: Vec<_> = flooding.iter().flat_map(|site| system.recorder.runs(&site.key)).collect();
-    assert_eq!(others.len(), waiting, "every call ran once");
-    assert!(peak(&[runs, others].concat()) <= 2 * capacity, "two workers ran more than twice what one may");
-    let grown = after.saturating_sub(before);
-    eprintln!("full worker: {} MiB before, {} KiB more with {waiting} calls waiting", before >> 20, grown >> 10);
-    assert!(grown < 16 << 20, "{grown} bytes for {waiting} waiting calls");
 }

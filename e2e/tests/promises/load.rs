@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -14,7 +14,7 @@ use futures::StreamExt;
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 use stack::issuer::Role;
-use tokio::task::JoinSet;
+use tokio::{sync::watch, task::JoinSet};
 
 use super::recorder::Kind;
 use crate::world::{Answer, Client, System, Tenant};
@@ -99,6 +99,13 @@ impl Site {
     /// One for each limit.
     pub(crate) async fn open_all(system: &System, limits: impl IntoIterator<Item = u16>) -> Vec<Arc<Self>> {
         futures::stream::iter(limits).map(|limit| Self::open(system, limit)).buffered(OPENED_AT_ONCE).collect().await
+    }
+
+    /// The same organization, calling another gateway.
+    pub(crate) fn at(&self, gateway: &str) -> Arc<Self> {
+        let Tenant { id, admin, user } = &self.tenant;
+        let tenant = Tenant { id: *id, admin: admin.at(gateway), user: user.at(gateway) };
+        Arc::new(Self { tenant, key: self.key.clone(), operator: self.operator.at(gateway) })
     }
 
     /// Calls once and waits for the end.
@@ -187,6 +194,84 @@ pub(crate) async fn closed_loop(
         });
     }
     loops.join_all().await.concat()
+}
+
+/// Callers in a closed loop as in [`closed_loop`], until they are told to end.
+pub(crate) struct Callers {
+    loops: JoinSet<Vec<Ended>>,
+    seen: Arc<Mutex<Seen>>,
+    stop: watch::Sender<()>,
+}
+
+/// What callers see.
+struct Seen {
+    /// When each one's call under way was sent.
+    sent: Vec<Instant>,
+    /// When the last call ended that was not done.
+    failed_at: Option<Instant>,
+}
+
+/// Callers that are content for so long are taken for content.
+const CONTENT: Duration = Duration::from_secs(2);
+/// Calls of a system that is well are shorter, even on a busy machine.
+const PROMPT: Duration = Duration::from_secs(1);
+/// Whoever is refused waits this long before the next call, or refusals would drown the rest.
+const PAUSE: Duration = Duration::from_millis(20);
+
+impl Callers {
+    pub(crate) fn start(
+        sites: &[Arc<Site>],
+        callers: usize,
+        ask: impl Fn(u64) -> Ask + Send + Sync + Clone + 'static,
+    ) -> Self {
+        let (stop, stopped) = watch::channel(());
+        let seen = Arc::new(Mutex::new(Seen { sent: vec![Instant::now(); callers], failed_at: None }));
+        let mut loops = JoinSet::new();
+        for (caller, site) in sites.iter().cycle().take(callers).cloned().enumerate() {
+            let (stopped, seen, ask) = (stopped.clone(), Arc::clone(&seen), ask.clone());
+            loops.spawn(async move {
+                let mut all: Vec<Ended> = Vec::new();
+                while stopped.has_changed().is_ok() {
+                    lock(&seen).sent[caller] = Instant::now();
+                    let number = u64::try_from(caller * 1_000_003 + all.len()).unwrap_or_default();
+                    all.push(site.call(ask(number)).await);
+                    if all.last().is_some_and(|last| last.code != "done") {
+                        lock(&seen).failed_at = Some(Instant::now());
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                }
+                all
+            });
+        }
+        Self { loops, seen, stop }
+    }
+
+    /// Waits until every call is done again, and promptly.
+    pub(crate) async fn settled(&self, within: Duration) {
+        let deadline = Instant::now() + within;
+        loop {
+            let (failed_at, oldest) = {
+                let seen = lock(&self.seen);
+                (seen.failed_at, seen.sent.iter().min().copied())
+            };
+            let content = failed_at.is_none_or(|at| at.elapsed() > CONTENT);
+            if content && oldest.is_none_or(|sent| sent.elapsed() < PROMPT) {
+                return;
+            }
+            assert!(Instant::now() < deadline + CONTENT, "still not healed after {within:?}");
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Everything that was called.
+    pub(crate) async fn end(self) -> Vec<Ended> {
+        drop(self.stop);
+        self.loops.join_all().await.concat()
+    }
+}
+
+fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
+    seen.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// How often each code came.

@@ -28,7 +28,8 @@ use crate::{
 
 /// How long after the deadline an answer may still arrive before the caller is told.
 const GRACE: Duration = Duration::from_millis(250);
-/// How long the audit acknowledgement may take once the result is there.
+/// How long the audit acknowledgement may take once the result is there, at least: whoever would have
+/// waited longer for the result waits longer for this.
 const AUDIT_PATIENCE: Duration = Duration::from_secs(5);
 /// JetStream: `maximum messages per subject exceeded`.
 const BOUND_REACHED: u32 = 10077;
@@ -158,7 +159,8 @@ impl Await {
             {
                 return End::Told(outcome);
             }
-            let patience = if outcome.is_some() { AUDIT_PATIENCE } else { self.deadline.remaining() + GRACE };
+            let least = if outcome.is_some() { AUDIT_PATIENCE } else { Duration::ZERO };
+            let patience = (self.deadline.remaining() + GRACE).max(least);
             let message = match tokio::time::timeout(patience, line.replies.recv()).await {
                 Ok(Some(message)) => message,
                 Ok(None) => return End::Lost(Fault::internal("the reply line closed")),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::Bus;
+use super::inflow::Link;
 
 const ASK_EVERY: Duration = Duration::from_secs(1);
 
@@ -20,9 +20,9 @@ pub(super) struct Heard {
 
 impl Heard {
     /// Begins before anything was delivered.
-    pub(super) fn start(bus: &Bus) -> Self {
+    pub(super) fn start(link: Link) -> Self {
         let (heard, since) = watch::channel(Instant::now());
-        let asking = AbortOnDropHandle::new(tokio::spawn(ask(bus.clone(), heard)));
+        let asking = AbortOnDropHandle::new(tokio::spawn(ask(link, heard)));
         Self { since, _asking: asking }
     }
 
@@ -32,15 +32,15 @@ impl Heard {
     }
 }
 
-async fn ask(bus: Bus, heard: watch::Sender<Instant>) {
-    let mut connections = bus.connections();
+async fn ask(link: Link, heard: watch::Sender<Instant>) {
+    let mut connections = link.connections.clone();
     connections.mark_unchanged();
     let mut asked = Instant::now();
     loop {
         // One question late: within this process an answer may overtake deliveries that came before it.
         let earlier = std::mem::replace(&mut asked, Instant::now());
         let since = tokio::select! {
-            answered = bus.is_answered() => answered.then_some(earlier),
+            answered = link.is_answered() => answered.then_some(earlier),
             // Nothing of an old connection comes over a new one.
             Ok(()) = connections.changed() => Some(Instant::now()),
         };

@@ -19,7 +19,7 @@ pub struct Service {
 impl Bus {
     /// Subscribes a pool's direct commands in its queue group.
     pub async fn serve(&self, pool: Pool) -> Result<Service, Fault> {
-        Ok(Service { inflow: Inflow::join(self, subject::direct_to(pool), pool.name()).await? })
+        Ok(Service { inflow: Inflow::join(self.link(), subject::direct_to(pool), pool.name()).await? })
     }
 
     /// Sends bytes to a caller's inbox.

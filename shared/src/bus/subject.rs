@@ -25,6 +25,11 @@ pub fn work(pool: Pool) -> String {
     format!("work.{}", pool.name())
 }
 
+/// `pass.<pool>`: where full workers of a pool offer calls to those with room.
+pub fn pass(pool: Pool) -> String {
+    format!("pass.{}", pool.name())
+}
+
 /// `cmd.<pool>.>`: everything direct for a pool.
 pub fn direct_to(pool: Pool) -> String {
     format!("cmd.{}.>", pool.name())
@@ -47,6 +52,11 @@ pub const API_PREFIX: &str = "js";
 /// `js.<request>`: a request of JetStream's API, as a role asks it.
 pub fn api(request: &str) -> String {
     format!("{API_PREFIX}.{request}")
+}
+
+/// A subject in a user's inbox that nobody hears.
+pub fn nobody(user: &str) -> String {
+    format!("{}.nobody", inbox_prefix(user))
 }
 
 /// What a message's subject says.

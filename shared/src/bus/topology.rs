@@ -11,10 +11,10 @@ use std::{collections::BTreeSet, fmt::Write as _};
 use serde::Serialize;
 
 use super::{
-    Role, administration,
+    Role, administration, intake,
     kv::Bucket,
     streams::{self, AUDIT, AUDIT_WRITER, Sizes},
-    subject::{API_PREFIX, WORK_GROUP, api, direct_to, inbox_prefix, work},
+    subject::{API_PREFIX, WORK_GROUP, api, direct_to, inbox_prefix, nobody, pass, work},
 };
 use crate::{command::Pool, id::PARTITIONS};
 
@@ -64,7 +64,10 @@ fn pool_permissions(pool: Pool, publish: &mut Vec<String>, subscribe: &mut Vec<S
         }
         Pool::Tool => {
             publish.extend((0..PARTITIONS).map(|partition| format!("$JS.ACK.{}.>", streams::calls(partition))));
-            subscribe.push(format!("{} {WORK_GROUP}", work(pool)));
+            // Calls pass from a full worker to one with room, each by the other's inbox.
+            publish.push(pass(pool));
+            publish.push(format!("{}.>", inbox_prefix(pool.name())));
+            subscribe.push(format!("{} {WORK_GROUP}", pass(pool)));
             watches(&[Bucket::Configs, Bucket::Access, Bucket::Limits], publish, subscribe);
         }
         Pool::Audit => {
@@ -96,6 +99,15 @@ fn administrator() -> Permissions {
     }
 }
 
+/// The permissions of who hears lanes in JetStream's account, and can ask nothing there.
+fn listener() -> Permissions {
+    Permissions {
+        user: intake::USER,
+        publish: vec![nobody(intake::USER)],
+        subscribe: vec![format!("{}.>", inbox_prefix(intake::USER)), format!("{} {WORK_GROUP}", work(Pool::Tool))],
+    }
+}
+
 /// What the roles' account takes over from JetStream's.
 #[derive(Clone, Debug, Serialize)]
 struct Imports {
@@ -110,7 +122,7 @@ impl Imports {
     fn new() -> Self {
         let from_jetstream =
             |subject: &String| ["$", "calls.", "audit.", "js."].iter().any(|prefix| subject.starts_with(prefix));
-        let delivered = |subject: &String| ["work.", "kv."].iter().any(|prefix| subject.starts_with(prefix));
+        let delivered = |subject: &String| subject.starts_with("kv.");
         let all = || Role::ALL.into_iter().map(permissions);
         Self {
             services: all().flat_map(|role| role.publish).filter(from_jetstream).collect(),
@@ -137,6 +149,7 @@ pub fn json() -> serde_json::Value {
         "streams": streams::all(Sizes::default()),
         "consumers": [{ "stream": AUDIT, "durable": AUDIT_WRITER }],
         "administrator": administrator(),
+        "listener": listener(),
         "permissions": Role::ALL.map(permissions),
         "imports": Imports::new(),
     })
@@ -161,6 +174,7 @@ pub fn accounts_conf() -> String {
     }
     conf.push_str("    ]\n    users: [\n");
     conf.push_str(&user(&administrator()));
+    conf.push_str(&user(&listener()));
     conf.push_str("    ]\n  }\n  # Where the processes meet.\n  ROLES {\n    imports: [\n");
     for service in &services {
         let exported = Imports::exported(service);
@@ -229,10 +243,11 @@ mod tests {
         for role in Role::ALL {
             let Permissions { publish, subscribe, .. } = permissions(role);
             for subject in publish.into_iter().filter(|subject| !subject.starts_with("cmd.")) {
-                assert!(services.contains(&subject) || subject.starts_with("_INBOX_"), "{subject}");
+                let own = subject.starts_with("_INBOX_") || subject.starts_with("pass.");
+                assert!(own || services.contains(&subject), "{subject}");
             }
             for subject in subscribe.iter().filter_map(|subject| subject.split(' ').next()) {
-                let own = subject.starts_with("_INBOX_") || subject.starts_with("cmd.");
+                let own = ["_INBOX_", "cmd.", "pass."].iter().any(|prefix| subject.starts_with(prefix));
                 assert!(own || streams.contains(subject), "{subject}");
             }
         }

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use async_nats::{HeaderMap, Message};
 use bytes::Bytes;
 
 use super::{
@@ -9,6 +10,7 @@ use super::{
     envelope::{Envelope, Refusal, Stored},
     heard::Heard,
     inflow::Inflow,
+    intake::Intake,
     subject,
 };
 use crate::{command::Pool, fault::Fault};
@@ -22,10 +24,8 @@ pub struct Work {
 }
 
 /// One delivery of a queued command.
-#[derive(Debug)]
 pub struct Delivered {
-    /// What was delivered, or why it cannot be read.
-    pub envelope: Result<Envelope, Refusal>,
+    message: Message,
     /// How often it was delivered, this time included.
     pub attempt: u64,
     /// When the queue took it in, in milliseconds since the Unix epoch.
@@ -37,6 +37,12 @@ pub struct Delivered {
     pub slot: Slot,
 }
 
+impl std::fmt::Debug for Delivered {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Delivered").field("slot", &self.slot.ack).finish_non_exhaustive()
+    }
+}
+
 /// A slot of the organization's concurrency, held until acknowledged.
 #[derive(Debug)]
 pub struct Slot {
@@ -46,9 +52,10 @@ pub struct Slot {
 
 impl Bus {
     /// Subscribes the pool's lanes.
-    pub async fn work(&self, pool: Pool) -> Result<Work, Fault> {
-        let inflow = Inflow::join(self, subject::work(pool), subject::WORK_GROUP).await?;
-        Ok(Work { inflow, heard: Heard::start(self), bus: self.clone() })
+    pub async fn work(&self, intake: &Intake, pool: Pool) -> Result<Work, Fault> {
+        let heard = Heard::start(intake.link());
+        let inflow = Inflow::join(intake.link(), subject::work(pool), subject::WORK_GROUP).await?;
+        Ok(Work { inflow, heard, bus: self.clone() })
     }
 }
 
@@ -57,19 +64,9 @@ impl Work {
     pub async fn next(&mut self) -> Option<Delivered> {
         loop {
             let message = self.inflow.next().await?;
-            let stored = message.reply.as_ref().and_then(|ack| Stored::parse(ack));
-            let (Some(ack), Some(stored)) = (message.reply.clone(), stored) else {
-                tracing::warn!(subject = %message.subject, "work that no stream delivered");
-                metrics::counter!("switchboard_messages_refused_total", "reason" => "not_from_a_stream").increment(1);
-                continue;
-            };
-            return Some(Delivered {
-                attempt: stored.delivered,
-                since: self.heard.since(),
-                queued_at_ms: stored.at_ns / 1_000_000,
-                envelope: Envelope::read(&message, Some(&stored), stored.call()),
-                slot: Slot { ack, bus: self.bus.clone() },
-            });
+            if let Some(delivered) = Delivered::read(&self.bus, message, self.heard.since()) {
+                return Some(delivered);
+            }
         }
     }
 
@@ -79,7 +76,42 @@ impl Work {
     }
 }
 
+impl Delivered {
+    /// What a stream delivered, no earlier than `since`; `None` for anything else.
+    pub(super) fn read(bus: &Bus, message: Message, since: Instant) -> Option<Self> {
+        let stored = message.reply.as_ref().and_then(|ack| Stored::parse(ack));
+        let (Some(ack), Some(Stored { delivered, at_ns, .. })) = (message.reply.clone(), stored) else {
+            tracing::warn!(subject = %message.subject, "work that no stream delivered");
+            metrics::counter!("switchboard_messages_refused_total", "reason" => "not_from_a_stream").increment(1);
+            return None;
+        };
+        let slot = Slot { ack, bus: bus.clone() };
+        Some(Self { message, attempt: delivered, queued_at_ms: at_ns / 1_000_000, since, slot })
+    }
+
+    /// What was delivered, or why it cannot be read.
+    pub fn envelope(&self) -> Result<Envelope, Refusal> {
+        let stored = Stored::parse(&self.slot.ack).ok_or(Refusal::Reply)?;
+        Envelope::read(&self.message, Some(&stored), stored.call())
+    }
+
+    /// The subject it was sent to.
+    pub(super) fn subject(&self) -> &str {
+        &self.message.subject
+    }
+
+    /// What was sent.
+    pub(super) fn content(&self) -> (HeaderMap, Bytes) {
+        (self.message.headers.clone().unwrap_or_default(), self.message.payload.clone())
+    }
+}
+
 impl Slot {
+    /// Where it is acknowledged.
+    pub(super) fn subject(&self) -> &str {
+        &self.ack
+    }
+
     /// Says that the call is still running; an error means that nobody confirmed it.
     pub async fn extend(&self) -> Result<(), Fault> {
         self.tell("+WPI").await

@@ -31,8 +31,11 @@ impl Hold {
     /// than that send nothing.
     pub(super) async fn keep(&self, slot: &Slot) {
         let every = ACK_WAIT / 3;
+        // What was passed on may have waited for a while.
+        let mut wait = every.saturating_sub(self.unconfirmed_for());
         loop {
-            tokio::time::sleep(every.min(FENCE.saturating_sub(self.unconfirmed_for()))).await;
+            tokio::time::sleep(wait.min(FENCE.saturating_sub(self.unconfirmed_for()))).await;
+            wait = every;
             if self.is_lost() {
                 return;
             }
@@ -44,7 +47,8 @@ impl Hold {
         }
     }
 
-    fn unconfirmed_for(&self) -> Duration {
+    /// How long ago the server last knew that the slot is held.
+    pub(super) fn unconfirmed_for(&self) -> Duration {
         self.lock().elapsed()
     }
 

@@ -1,11 +1,12 @@
 //! How many queued calls a worker has, and how many of them it runs.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::{future::pending, sync::Arc};
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch};
+
+/// Calls that are offered to other workers at once: enough to empty a hand quickly, few enough that a
+/// busy pool hears little of it.
+const OFFERS: usize = 4;
 
 /// A worker's load. Clones share it.
 #[derive(Clone, Debug)]
@@ -14,15 +15,20 @@ pub struct Load(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     /// Delivered and not ended: running, or waiting for a turn.
-    in_hand: AtomicUsize,
-    turns: Semaphore,
+    in_hand: watch::Sender<usize>,
+    turns: Arc<Semaphore>,
     capacity: usize,
+    offers: Semaphore,
 }
+
+/// The right to run a call; given back when dropped.
+pub(super) type Turn = OwnedSemaphorePermit;
 
 impl Load {
     /// Room for `capacity` calls at once.
     pub fn new(capacity: usize) -> Self {
-        Self(Arc::new(Inner { in_hand: AtomicUsize::new(0), turns: Semaphore::new(capacity), capacity }))
+        let (in_hand, turns) = (watch::Sender::new(0), Arc::new(Semaphore::new(capacity)));
+        Self(Arc::new(Inner { in_hand, turns, capacity, offers: Semaphore::new(OFFERS) }))
     }
 
     /// Calls running now.
@@ -32,30 +38,63 @@ impl Load {
 
     /// A delivery came.
     pub(super) fn enter(&self) -> Place {
-        report(self.0.in_hand.fetch_add(1, Ordering::Relaxed) + 1);
+        self.0.in_hand.send_modify(|in_hand| *in_hand += 1);
+        self.report();
         Place(self.clone())
     }
-}
 
-#[expect(clippy::cast_precision_loss, reason = "a worker never holds 2^52 calls")]
-fn report(in_hand: usize) {
-    metrics::gauge!("switchboard_calls_running").set(in_hand as f64);
+    /// Waits for a turn to run, behind everybody who waits already.
+    pub(super) async fn turn(&self) -> Turn {
+        match Arc::clone(&self.0.turns).acquire_owned().await {
+            Ok(turn) => turn,
+            // It is never closed.
+            Err(_closed) => pending().await,
+        }
+    }
+
+    /// A turn, if there is one at once.
+    pub(super) fn turn_now(&self) -> Option<Turn> {
+        Arc::clone(&self.0.turns).try_acquire_owned().ok()
+    }
+
+    /// Waits for the right to offer a call to others.
+    pub(super) async fn offer(&self) -> SemaphorePermit<'_> {
+        match self.0.offers.acquire().await {
+            Ok(offer) => offer,
+            Err(_closed) => pending().await,
+        }
+    }
+
+    /// Waits until there is room for calls of others: not for every place that becomes free.
+    pub(super) async fn has_room(&self) {
+        let room = self.0.capacity - self.0.capacity.div_ceil(8);
+        self.until(|in_hand| in_hand <= room).await;
+    }
+
+    /// Waits until there is no room any more.
+    pub(super) async fn is_full(&self) {
+        self.until(|in_hand| in_hand >= self.0.capacity).await;
+    }
+
+    async fn until(&self, holds: impl Fn(usize) -> bool) {
+        // Its sender lives as long as we do.
+        let _ = self.0.in_hand.subscribe().wait_for(|in_hand| holds(*in_hand)).await;
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a worker never holds 2^52 calls")]
+    fn report(&self) {
+        metrics::gauge!("switchboard_calls_running").set(*self.0.in_hand.borrow() as f64);
+    }
 }
 
 /// A delivery in hand.
 #[derive(Debug)]
 pub(super) struct Place(Load);
 
-impl Place {
-    /// Waits for a turn to run. `None` never comes: the semaphore is not closed.
-    pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
-        self.0.0.turns.acquire().await.ok()
-    }
-}
-
 impl Drop for Place {
     fn drop(&mut self) {
-        report(self.0.0.in_hand.fetch_sub(1, Ordering::Relaxed) - 1);
+        self.0.0.in_hand.send_modify(|in_hand| *in_hand -= 1);
+        self.0.report();
     }
 }
 
@@ -66,12 +105,25 @@ mod tests {
     #[tokio::test]
     async fn no_more_run_than_there_is_capacity_for() {
         let load = Load::new(2);
-        let places: Vec<Place> = (0..3).map(|_| load.enter()).collect();
-        let (first, _second) = (places[0].turn().await, places[1].turn().await);
+        let (first, _second) = (load.turn().await, load.turn().await);
         assert_eq!(load.running(), 2);
-        let mut third = Box::pin(places[2].turn());
+        let mut third = Box::pin(load.turn());
         assert!(futures::poll!(&mut third).is_pending());
         drop(first);
-        assert!(third.await.is_some());
+        // Whoever waited comes first.
+        assert!(load.turn_now().is_none());
+        third.await;
+    }
+
+    #[tokio::test]
+    async fn room_is_more_than_one_place_that_became_free() {
+        let load = Load::new(16);
+        let mut places: Vec<Place> = (0..16).map(|_| load.enter()).collect();
+        load.is_full().await;
+        places.pop();
+        let mut room = Box::pin(load.has_room());
+        assert!(futures::poll!(&mut room).is_pending());
+        places.pop();
+        room.await;
     }
 }
