@@ -15,6 +15,7 @@ pub mod answer;
 pub mod body;
 pub mod configurations;
 pub mod edge;
+pub mod etag;
 pub mod faults;
 pub mod health;
 pub mod id;

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::context::{Actor, Role};
+use crate::{
+    context::{Actor, Role},
+    fault::{Code, Fault},
+};
 
 pub mod configurations;
 pub mod lanes;
@@ -104,6 +107,26 @@ pub struct Page<T> {
 /// Most items a page holds.
 pub const MAX_PAGE: u32 = 200;
 
+/// Which generation of a row a change is meant for (`If-Match`, RFC 9110 section 13.1.1).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Expected {
+    /// Whatever there is.
+    Any,
+    /// One of these. None of them where the tags that were sent are not ours.
+    OneOf(Vec<i64>),
+}
+
+impl Expected {
+    /// Compares with the row, which must be locked until it is changed.
+    pub fn check(&self, generation: i64) -> Result<(), Fault> {
+        match self {
+            Self::Any => Ok(()),
+            Self::OneOf(generations) if generations.contains(&generation) => Ok(()),
+            Self::OneOf(_) => Err(Fault::new(Code::Stale, "It has changed since you read it; read it again.")),
+        }
+    }
+}
+
 /// The table: pool, then `"name": Type -> Reply { delivery, access, deadline in seconds }`.
 /// Every row needs a `Run` in the workers, or they do not compile.
 #[macro_export]
@@ -173,6 +196,15 @@ mod tests {
             assert_eq!(name.split('.').count(), 2, "{name}");
             assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'.' || byte == b'_'), "{name}");
             assert!(seen.insert(name), "{name} stands twice");
+        }
+    }
+
+    #[test]
+    fn a_change_is_for_the_generations_that_were_read() {
+        assert!(Expected::Any.check(7).is_ok());
+        assert!(Expected::OneOf(vec![6, 7]).check(7).is_ok());
+        for stale in [Vec::new(), vec![6, 8]] {
+            assert_eq!(Expected::OneOf(stale).check(7).unwrap_err().code, Code::Stale);
         }
     }
 

@@ -3,11 +3,12 @@
 use poem::{Response, handler, http::header};
 use shared::fault::{Code, Retry};
 
-const EDGE: [(&str, u16, &str); 4] = [
+const EDGE: [(&str, u16, &str); 5] = [
     ("route", 404, "There is no such route."),
     ("method", 405, "The route does not have this method."),
     ("too_large", 413, "The body is larger than 1 MiB."),
     ("media_type", 415, "The body is not application/json."),
+    ("precondition", 428, "The change does not say in If-Match what it replaces."),
 ];
 
 const fn advice(retry: Retry) -> &'static str {

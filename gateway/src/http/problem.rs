@@ -57,6 +57,9 @@ pub enum EdgeError {
     /// The body is not JSON by its own word.
     #[error("Send the body as application/json.")]
     MediaType,
+    /// A change that replaces does not say what it replaces.
+    #[error("Send If-Match with the ETag you read, or `*` to replace whatever there is.")]
+    Precondition,
 }
 
 impl EdgeError {
@@ -66,6 +69,17 @@ impl EdgeError {
             Self::Method => (StatusCode::METHOD_NOT_ALLOWED, "method", "The method is not allowed"),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large", "The body is too large"),
             Self::MediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "media_type", "The media type is not supported"),
+            Self::Precondition => {
+                (StatusCode::PRECONDITION_REQUIRED, "precondition", "The change must name what it replaces")
+            }
+        }
+    }
+
+    /// The header at fault, where it is one.
+    const fn field(self) -> Option<&'static str> {
+        match self {
+            Self::Precondition => Some("If-Match"),
+            _ => None,
         }
     }
 }
@@ -176,7 +190,7 @@ fn of_edge(edge: EdgeError, public_url: &str, request_id: &str) -> Response {
         instance: request_id,
         code: name,
         retry: Retry::Never,
-        field: None,
+        field: edge.field(),
         retry_after_ms: None,
     })
 }

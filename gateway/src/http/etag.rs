@@ -1,0 +1,126 @@
+//! Optimistic concurrency (RFC 9110 sections 8.8.3 and 13.1.1): the tag of a thing is the generation
+//! of its row. Whoever replaces it says which one they read; the worker compares within the
+//! transaction that changes it. The tag stands for what was configured: what is merely observed
+//! (when a secret was last seen to be valid) may change under the same tag.
+
+use poem::{
+    FromRequest, Request, RequestBody, Result,
+    http::{HeaderMap, HeaderValue, header},
+};
+use shared::{Fault, command::Expected};
+
+use super::{
+    answer::Answer,
+    problem::{EdgeError, Problem},
+};
+
+/// The longest header that is read, in bytes.
+const MAX_HEADER_BYTES: usize = 1_024;
+
+/// `If-Match` of a change that replaces: without it 428 (RFC 6585 section 3), since what is not read
+/// should not be overwritten. `*` overwrites whatever there is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IfMatch(pub Expected);
+
+impl<'a> FromRequest<'a> for IfMatch {
+    async fn from_request(request: &'a Request, _body: &mut RequestBody) -> Result<Self> {
+        match read(request.headers()).map_err(Problem::from)? {
+            Some(expected) => Ok(Self(expected)),
+            None => Err(EdgeError::Precondition.into()),
+        }
+    }
+}
+
+/// `If-Match` where it may be left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MayMatch(pub Expected);
+
+impl<'a> FromRequest<'a> for MayMatch {
+    async fn from_request(request: &'a Request, _body: &mut RequestBody) -> Result<Self> {
+        Ok(Self(read(request.headers()).map_err(Problem::from)?.unwrap_or(Expected::Any)))
+    }
+}
+
+/// The answer with the tag of what it shows.
+pub fn tagged(generation: i64, answer: Answer) -> Answer {
+    let mut response = answer?;
+    let tag = HeaderValue::from_str(&format!("\"{generation}\"")).map_err(Fault::internal)?;
+    response.headers_mut().insert(header::ETAG, tag);
+    Ok(response)
+}
+
+fn read(headers: &HeaderMap) -> std::result::Result<Option<Expected>, Fault> {
+    let mut tags = Vec::new();
+    let mut values = headers.get_all(header::IF_MATCH).iter().peekable();
+    if values.peek().is_none() {
+        return Ok(None);
+    }
+    let mut size_bytes = 0;
+    for value in values {
+        size_bytes += value.len();
+        let text = value.to_str().ok().filter(|_| size_bytes <= MAX_HEADER_BYTES).ok_or_else(malformed)?;
+        if text.trim() == "*" {
+            return Ok(Some(Expected::Any));
+        }
+        read_tags(text, &mut tags)?;
+    }
+    Ok(Some(Expected::OneOf(tags)))
+}
+
+/// Reads a list of tags. A weak tag and one that is not of our making are no mistake: they match nothing.
+fn read_tags(mut text: &str, tags: &mut Vec<i64>) -> std::result::Result<(), Fault> {
+    loop {
+        text = text.trim_start_matches([' ', '\t', ',']);
+        if text.is_empty() {
+            return Ok(());
+        }
+        let (is_weak, quoted) = text.strip_prefix("W/").map_or((false, text), |rest| (true, rest));
+        let (tag, rest) = quoted.strip_prefix('"').and_then(|rest| rest.split_once('"')).ok_or_else(malformed)?;
+        if !tag.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(malformed());
+        }
+        if let (false, Ok(generation)) = (is_weak, tag.parse()) {
+            tags.push(generation);
+        }
+        text = rest.trim_start_matches([' ', '\t']);
+        if !text.is_empty() && !text.starts_with(',') {
+            return Err(malformed());
+        }
+    }
+}
+
+fn malformed() -> Fault {
+    Fault::invalid("If-Match", "Give back the ETag as it was, in its quotes, or `*`.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn expected(values: &[&str]) -> std::result::Result<Option<Expected>, Fault> {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(header::IF_MATCH, value.parse().unwrap());
+        }
+        read(&headers)
+    }
+
+    #[test]
+    fn tags_are_generations_and_foreign_ones_match_nothing() {
+        assert_eq!(expected(&[]).unwrap(), None);
+        assert_eq!(expected(&["*"]).unwrap(), Some(Expected::Any));
+        assert_eq!(expected(&["\"7\""]).unwrap(), Some(Expected::OneOf(vec![7])));
+        assert_eq!(expected(&["\"7\" , \"8\"", "\"9\""]).unwrap(), Some(Expected::OneOf(vec![7, 8, 9])));
+        for foreign in ["W/\"7\"", "\"abc\"", "\"7,8\"", "\"\""] {
+            assert_eq!(expected(&[foreign]).unwrap(), Some(Expected::OneOf(Vec::new())), "{foreign}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_list_of_tags_is_refused_by_name() {
+        let long = format!("\"{}\"", "1".repeat(MAX_HEADER_BYTES));
+        for bad in ["7", "\"7", "7\"", "\"7\" \"8\"", "\"7\"x", "w/\"7\"", "\"a b\"", "*, \"7\"", &long] {
+            assert_eq!(expected(&[bad]).unwrap_err().field.as_deref(), Some("If-Match"), "{bad}");
+        }
+    }
+}
