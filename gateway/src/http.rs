@@ -26,6 +26,7 @@ pub mod organizations;
 pub mod paging;
 pub mod problem;
 pub mod tool_calls;
+pub mod tools;
 
 /// What handlers share.
 #[derive(Debug)]
@@ -58,9 +59,15 @@ pub fn routes(gateway: Arc<Gateway>) -> impl Endpoint<Output = poem::Response> {
         .at("/me", get(me::read))
         .at("/organizations", post(organizations::create).get(organizations::list))
         .at("/organizations/:id", put(organizations::limit))
+        .at("/mcp/test", post(configurations::test))
         .at("/mcp/configurations", post(configurations::register).get(configurations::list))
-        .at("/mcp/configurations/:id", get(configurations::read).delete(configurations::remove))
-        .at("/mcp/configurations/:id/tools", get(configurations::list_tools))
+        .at(
+            "/mcp/configurations/:id",
+            get(configurations::read).put(configurations::replace).delete(configurations::remove),
+        )
+        .at("/mcp/configurations/:id/tools", get(tools::list))
+        .at("/mcp/configurations/:id/tools/:tool", put(tools::overrule))
+        .at("/mcp/configurations/:id/tools/:tool/accept", post(tools::accept))
         .at("/tool-calls", post(tool_calls::call));
     let public_url = gateway.public_url.clone();
     Route::new()
