@@ -130,6 +130,7 @@ fn main() -> ExitCode {
         hostile {
             no_hostile_address_can_be_registered,
             a_hostile_address_that_got_into_the_database_is_refused_at_the_call,
+            no_hostile_address_can_be_tried_out,
             no_redirect_leads_to_a_hostile_address_or_another_origin,
             the_service_listens_to_holders_of_the_key_only,
             the_service_reaches_nothing_without_the_workers_proxy,
