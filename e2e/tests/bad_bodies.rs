@@ -192,10 +192,35 @@ pub(crate) fn of_a_configuration(endpoint: &str) -> Vec<Case> {
     }
     cases.extend(each(&valid, "timeout_ms", Seen::AtEdge, &NO_TIMEOUT));
     cases.extend(each(&valid, "timeout_ms", Seen::ByWorker, &["0", "999", "300001", "4294967295"]));
+    cases.extend(each(&valid, "retries", Seen::AtEdge, &["-1", "256", "1.5", "\"1\"", "true"]));
+    cases.extend(each(&valid, "retries", Seen::ByWorker, &["6", "255"]));
+    cases.extend(each(&valid, "enabled", Seen::AtEdge, &["1", "\"true\"", "[]"]));
+    let long_prefix = format!("\"{}\"", "p".repeat(33));
+    cases.extend(each(&valid, "name_prefix", Seen::AtEdge, &["1", "[]"]));
+    cases.extend(each(&valid, "name_prefix", Seen::ByWorker, &["\"a b\"", "\"a/\"", "\"\u{fc}\"", &long_prefix]));
+    cases.extend(filters(&valid));
     cases.push(case("without an endpoint", without(&valid, "endpoint"), "endpoint", Seen::AtEdge));
     cases.extend(endpoints(&valid));
     cases.extend(authentication(&valid));
     cases
+}
+
+fn filters(valid: &Value) -> Vec<Case> {
+    let (long, many) = ("p".repeat(129), vec!["p"; 101]);
+    let shapes = [
+        ("a list", "[]".to_owned(), "tools", Seen::AtEdge),
+        ("its values in a list", r#"[["a"],["b"]]"#.to_owned(), "tools", Seen::AtEdge),
+        ("one field too many", r#"{"only":["a"]}"#.to_owned(), "tools.only", Seen::AtEdge),
+        ("text to allow", r#"{"allow":"a*"}"#.to_owned(), "tools.allow", Seen::AtEdge),
+        ("numbers to deny", r#"{"deny":["a",1]}"#.to_owned(), "tools.deny[1]", Seen::AtEdge),
+        ("an empty pattern", r#"{"allow":["a",""]}"#.to_owned(), "tools.allow[1]", Seen::ByWorker),
+        ("a pattern with a line break", r#"{"deny":["a\nb"]}"#.to_owned(), "tools.deny[0]", Seen::ByWorker),
+        ("a long pattern", json!({ "deny": [long] }).to_string(), "tools.deny[0]", Seen::ByWorker),
+        ("many patterns", json!({ "allow": many }).to_string(), "tools.allow", Seen::ByWorker),
+    ];
+    shapes
+        .map(|(what, text, field, seen)| case(format!("tools is {what}"), with(valid, "tools", &text), field, seen))
+        .into()
 }
 
 fn endpoints(valid: &Value) -> Vec<Case> {
@@ -257,10 +282,26 @@ fn authentication(valid: &Value) -> Vec<Case> {
         .iter()
         .map(|token| case(format!("token {token:.40?}"), bearer(token), "auth.token", Seen::ByWorker))
         .collect();
+    let header = |name: &str, value: &str| {
+        with(valid, "auth", &json!({ "type": "header", "name": name, "value": value }).to_string())
+    };
+    let values = ["", " v", "v ", "a\r\nX-Injected: 1", "a\0b", "a\tb", "\u{fc}mlaut", "\u{7f}", &long];
+    cases.extend(
+        values.map(|value| case(format!("value {value:.40?}"), header("X-Key", value), "auth.value", Seen::ByWorker)),
+    );
+    let names = ["", "a b", "a:b", "\u{fc}", "Host", "content-type", "MCP-Session-Id", "Cookie", "authorization", "TE"];
+    cases.extend(names.map(|name| case(format!("header {name:?}"), header(name, "v"), "auth.name", Seen::ByWorker)));
     let shapes = [
         ("a string", "\"bearer\"", "auth"),
+        ("its values in a list", r#"["bearer","t",null,null]"#, "auth"),
         ("no type", "{}", "auth.type"),
         ("an unknown type", r#"{"type":"basic"}"#, "auth.type"),
+        ("oauth, which is not there yet", r#"{"type":"oauth"}"#, "auth.type"),
+        ("a header without a name", r#"{"type":"header","value":"v"}"#, "auth.name"),
+        ("a header with a token", r#"{"type":"header","name":"X-Key","value":"v","token":"t"}"#, "auth.token"),
+        ("a bearer with a value", r#"{"type":"bearer","token":"t","value":"v"}"#, "auth.value"),
+        ("none with a header", r#"{"type":"none","name":"X-Key"}"#, "auth.name"),
+        ("a value that is a number", r#"{"type":"header","name":"X-Key","value":1}"#, "auth.value"),
         ("a type that is a number", r#"{"type":1}"#, "auth.type"),
         ("no token", r#"{"type":"bearer"}"#, "auth.token"),
         ("a token that is a number", r#"{"type":"bearer","token":12345}"#, "auth.token"),

@@ -13,6 +13,7 @@ mod bad_bodies;
 mod bad_input;
 mod bad_wire;
 mod calls;
+mod configurations;
 mod cors;
 mod earlier_mistakes;
 mod faulty;
@@ -107,9 +108,35 @@ fn main() -> ExitCode {
             two_organizations_never_share_a_session_of_a_server,
             a_removed_configuration_ends_its_session_on_the_server,
         }
+        configurations {
+            a_changed_definition_is_shown_with_its_difference_and_called_again_once_accepted,
+            a_policy_of_warning_calls_a_changed_tool_by_what_is_offered_and_says_so,
+            a_members_own_server_is_theirs_to_accept,
+            an_admin_overrules_what_a_server_says_about_repeating,
+            a_configuration_is_replaced_by_whoever_read_its_latest_generation,
+            of_many_who_replace_the_same_generation_one_wins,
+            a_name_is_unique_within_its_scope_on_replacing_too,
+            bad_bodies_of_a_replacement_are_refused_by_field_and_change_nothing,
+            a_replaced_configuration_is_obeyed_at_once_and_its_older_client_closed,
+            a_secret_is_kept_unless_it_is_given_again_and_then_replaced_in_place,
+            a_secret_does_not_follow_its_configuration_to_another_server,
+            a_header_of_the_servers_own_carries_the_secret_to_it_and_nowhere_else,
+            what_the_server_said_to_a_secret_is_shown_and_is_no_change,
+            a_denied_tool_is_neither_listed_nor_pinned_nor_called,
+            a_disabled_server_is_not_asked_until_it_is_enabled,
+            lists_are_filtered_by_scope_transport_and_state,
+            only_a_call_that_may_be_repeated_is_sent_again,
+            a_trial_of_a_good_server_passes_every_stage_and_lists_its_tools,
+            a_trial_says_at_which_stage_a_server_fails_and_what_to_do,
+            a_trial_of_a_server_that_hangs_ends_within_its_limit,
+            a_trial_tries_the_secret_and_never_shows_it,
+            a_trial_of_a_saved_configuration_pins_its_tools_and_notes_its_secret,
+            who_may_register_a_server_may_try_it_out_and_nobody_else,
+        }
         hostile {
             no_hostile_address_can_be_registered,
             a_hostile_address_that_got_into_the_database_is_refused_at_the_call,
+            no_hostile_address_can_be_tried_out,
             no_redirect_leads_to_a_hostile_address_or_another_origin,
             the_service_listens_to_holders_of_the_key_only,
             the_service_reaches_nothing_without_the_workers_proxy,

@@ -26,7 +26,8 @@ pub(crate) use speaking::{FOREIGN_TOOL, Recorded, TOOL};
 /// the middle of the body; `/redirect?<location>` answers 307 and `/redirect/<n>?<location>` that
 /// status; `/huge` streams without end; `/late/<one of these>` is a proper server of 2026-07-28 with
 /// the tool [`TOOL`] until the tool is called. `/record/modern/<key>` and `/record/legacy/<key>` are
-/// proper servers that write down what they are asked.
+/// proper servers that write down what they are asked; where the key begins with `repeatable`, their
+/// tools say that they only read.
 #[derive(Clone, Debug)]
 pub(crate) struct Faulty {
     address: SocketAddr,
@@ -38,6 +39,8 @@ pub(crate) struct Faulty {
 struct Log {
     recorded: Mutex<Vec<Recorded>>,
     descriptions: Mutex<HashMap<String, String>>,
+    /// How many more calls of a tool fail, by path.
+    failing: Mutex<HashMap<String, u32>>,
     sessions: AtomicU64,
     /// Connections that are being hung now, by path and query.
     hanging: Mutex<HashMap<String, u64>>,
@@ -84,6 +87,17 @@ impl Faulty {
     pub(crate) fn describe(&self, path: &str, description: &str) {
         let mut descriptions = self.log.descriptions.lock().unwrap_or_else(PoisonError::into_inner);
         descriptions.insert(path.to_owned(), description.to_owned());
+    }
+
+    /// The next calls of a tool at this path are answered 503.
+    pub(crate) fn fail(&self, path: &str, times: u32) {
+        self.log.failing.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned(), times);
+    }
+
+    fn fails(&self, asked: &Recorded) -> bool {
+        let mut failing = self.log.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = failing.get_mut(&asked.path).filter(|left| **left > 0 && asked.method() == "tools/call");
+        left.map(|left| *left -= 1).is_some()
     }
 
     /// Connections that hang now on a request to this path and query.
@@ -142,6 +156,9 @@ impl Faulty {
         }
         let era = asked.path.strip_prefix("/record/")?;
         self.log.recorded.lock().unwrap_or_else(PoisonError::into_inner).push(asked.clone());
+        if self.fails(asked) {
+            return Some(speaking::Said::unwell());
+        }
         let descriptions = self.log.descriptions.lock().unwrap_or_else(PoisonError::into_inner);
         let description = descriptions.get(&asked.path).map_or("as it was", String::as_str);
         Some(if era.starts_with("modern") {

@@ -186,6 +186,36 @@ pub(crate) async fn a_hostile_address_that_got_into_the_database_is_refused_at_t
     traps.assert_empty().await;
 }
 
+pub(crate) async fn no_hostile_address_can_be_tried_out(system: Arc<System>) {
+    let (tenant, traps) = (system.organization().await, Traps::set().await);
+    for address in all(&system, traps.port) {
+        for via in BOTH {
+            let auth = json!({ "type": "bearer", "token": "s3cret-of-a-trial" });
+            let body = json!({ "endpoint": address, "via": via, "auth": auth });
+            let answer = tenant.admin.post("/api/v1/mcp/test", &body).await;
+            if answer.status != 200 {
+                // No address at all.
+                assert_eq!(answer.problem(400, "invalid")["field"], "endpoint", "{address}: {}", answer.text);
+                continue;
+            }
+            let report = answer.json();
+            let stages = report["stages"].as_array().expect("stages");
+            let last = stages.last().expect("a stage");
+            assert_eq!((&report["ok"], &last["ok"]), (&json!(false), &json!(false)), "{address} via {via}: {report}");
+            assert!(last["stage"] == "address" || last["stage"] == "dns", "{address} via {via}: {report}");
+        }
+    }
+    // Nor can one be led there.
+    for via in BOTH {
+        let target = format!("/redirect/307?http://127.0.0.1:{}/trial-{via}", traps.port);
+        let body = json!({ "endpoint": system.faulty.url(&target), "via": via });
+        let answer = tenant.admin.post("/api/v1/mcp/test", &body).await;
+        assert_eq!(answer.json()["ok"], false, "{}", answer.text);
+        assert!(system.faulty.redirects(&target) > 0, "{via} was not asked: {}", answer.text);
+    }
+    traps.assert_empty().await;
+}
+
 pub(crate) async fn no_redirect_leads_to_a_hostile_address_or_another_origin(system: Arc<System>) {
     let (tenant, traps) = (system.organization().await, Traps::set().await);
     let (port, bait) = (traps.port, system.servers.bait.address);

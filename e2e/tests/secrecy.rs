@@ -69,6 +69,8 @@ async fn spread(system: &System, tenant: &Tenant, canary: &Canary) -> Vec<(Strin
         for path in [format!("/api/v1/mcp/configurations/{id}"), format!("/api/v1/mcp/configurations/{id}/tools")] {
             answers.push((format!("{name} {path}"), tenant.admin.get(&path).await.text));
         }
+        let tried = json!({ "endpoint": endpoint, "via": via, "auth": auth });
+        answers.push((format!("a trial of {name}"), tenant.admin.post("/api/v1/mcp/test", &tried).await.text));
         answers.push((format!("a call of {name}"), tenant.call(name, "echo", json!({ "text": "x" })).await.text));
     }
     let token = &canary.token;

@@ -27,6 +27,7 @@ pub mod organizations;
 pub mod paging;
 pub mod problem;
 pub mod tool_calls;
+pub mod tools;
 pub mod users;
 
 /// What handlers share.
@@ -67,9 +68,15 @@ pub fn routes(gateway: Arc<Gateway>) -> impl Endpoint<Output = poem::Response> {
         .at("/organizations/:id", get(organizations::read).put(organizations::change).delete(organizations::remove))
         .at("/users", post(users::add).get(users::list))
         .at("/users/:id", get(users::read).put(users::change).delete(users::remove))
+        .at("/mcp/test", post(configurations::test))
         .at("/mcp/configurations", post(configurations::register).get(configurations::list))
-        .at("/mcp/configurations/:id", get(configurations::read).delete(configurations::remove))
-        .at("/mcp/configurations/:id/tools", get(configurations::list_tools))
+        .at(
+            "/mcp/configurations/:id",
+            get(configurations::read).put(configurations::replace).delete(configurations::remove),
+        )
+        .at("/mcp/configurations/:id/tools", get(tools::list))
+        .at("/mcp/configurations/:id/tools/:tool", put(tools::overrule))
+        .at("/mcp/configurations/:id/tools/:tool/accept", post(tools::accept))
         .at("/tool-calls", post(tool_calls::call));
     let (public_url, origins) = (gateway.public_url.clone(), gateway.origins.clone());
     Route::new()

@@ -153,10 +153,14 @@ macro_rules! commands {
                 "configurations.register": configurations::Register -> configurations::Configuration { Direct, User, 15 },
                 "configurations.list": configurations::List -> Page<configurations::Configuration> { Direct, User, 15 },
                 "configurations.get": configurations::Get -> configurations::Configuration { Direct, User, 15 },
+                "configurations.replace": configurations::Replace -> configurations::Configuration { Direct, User, 15 },
                 "configurations.remove": configurations::Remove -> () { Direct, User, 15 },
+                "tools.accept": tools::Accept -> tools::Pin { Direct, User, 15 },
+                "tools.overrule": tools::Overrule -> tools::Pin { Direct, User, 15 },
             }
             tool {
                 "tools.call": tools::Call -> tools::Called { Queued, User, 300 },
+                "configurations.test": configurations::Test -> configurations::Report { Direct, User, 40 },
                 "tools.list": tools::List -> tools::Definitions { Direct, User, 60 },
             }
             audit {}

@@ -1,77 +1,161 @@
-//! MCP configurations: registering, listing, reading and removing them. Runs in the token pool,
-//! because registering seals a secret.
+//! MCP configurations: registering, listing, reading, replacing and removing them. Runs in the token
+//! pool, because registering seals a secret.
 
 use shared::{
     Code, Fault, Role,
     bus::state::ConfigurationState,
     command::{
         Page,
-        configurations::{Configuration, Credential, Get, List, Register, Remove, Scope as Ownership, Transport, Via},
+        configurations::{
+            Authentication, Configuration, Credential, Get, List, NewCredential, Register, Remove, Replace,
+            Scope as Ownership, Settings, Transport, Via,
+        },
     },
-    db::{self, configurations::Sealed},
+    db::{
+        self,
+        configurations::{NewSecret, Sealed, Secured},
+    },
     id::ConfigurationId,
     secret::Secret,
 };
-use url::Url;
 
-use crate::{announce::Announcement, pools::Token, run::Run, scope::Scope, sealing};
+use crate::{
+    announce::Announcement,
+    pools::{Parts, Token},
+    run::Run,
+    scope::Scope,
+    sealing,
+    vault::Vault,
+};
 
-/// The longest bearer token, in bytes.
-const MAX_TOKEN_BYTES: usize = 8_192;
-/// The longest endpoint, in bytes.
-const MAX_ENDPOINT_BYTES: usize = 2_048;
-/// The longest description, in characters.
-const MAX_DESCRIPTION_CHARS: usize = 1_000;
+mod checks;
+
+pub(crate) use checks::credential as checked_credential;
+pub use checks::endpoint;
+
+/// The generation of a configuration's first secret.
+const FIRST: i64 = 1;
 
 impl Run for Register {
     type Parts = Token;
 
     async fn run(mut self, scope: &mut Scope<'_, Token>) -> Result<Configuration, Fault> {
-        if self.transport == Transport::Sse {
-            // Only the FastMCP service speaks the old transport.
-            self.via = Via::Fastmcp;
-        }
-        check(&self)?;
+        check(scope, &mut self.settings)?;
+        checks::credential(&self.credential)?;
         may_write(scope, self.scope)?;
-        scope.parts.egress.check(&endpoint(&self.endpoint)?)?;
         let id = ConfigurationId::new();
         scope.notes.resource("configuration", &id);
-        scope.notes.detail("name", self.name.as_str());
-        let parts = scope.parts;
-        let context = scope.context;
+        scope.notes.detail("name", self.settings.name.as_str());
+        let (parts, subject) = (scope.parts, &scope.context.actor.subject);
         let transaction = scope.write().await?;
-        let sealed = match &self.credential {
-            Credential::None => None,
-            Credential::Bearer(token) => Some(seal(transaction, &parts.vault, id, token).await?),
-        };
+        let secured = seal(transaction, &parts.vault, id, &self.credential, FIRST).await?;
         let configuration =
-            db::configurations::insert(transaction, id, &context.actor.subject, &self, sealed.as_ref()).await?;
-        let state = ConfigurationState { generation: configuration.generation, removed: false };
-        scope.announce(Announcement::Configuration(context.organization, id, state));
+            db::configurations::insert(transaction, id, self.scope, subject, &self.settings, &secured).await?;
+        announce(scope, configuration.id, configuration.generation);
         Ok(configuration)
     }
 }
 
-async fn seal(
-    transaction: &mut db::Transaction,
-    vault: &crate::vault::Vault,
-    id: ConfigurationId,
-    token: &Secret<String>,
-) -> Result<Sealed, Fault> {
-    const FIRST: i64 = 1;
-    let place = sealing::configuration_secret(transaction.organization(), id, FIRST);
-    let secret = sealing::seal(transaction, vault, &place, token.reveal().as_bytes()).await?;
-    Ok(Sealed { secret, hint: hint(token), generation: FIRST })
+impl Run for Replace {
+    type Parts = Token;
+
+    async fn run(mut self, scope: &mut Scope<'_, Token>) -> Result<Configuration, Fault> {
+        scope.notes.resource("configuration", &self.id);
+        check(scope, &mut self.settings)?;
+        match &self.credential {
+            NewCredential::Set(credential) => checks::credential(credential)?,
+            NewCredential::KeepHeader { name } => checks::header(name)?,
+            NewCredential::Keep | NewCredential::KeepBearer => {}
+        }
+        let (parts, context) = (scope.parts, scope.context);
+        let stored = db::configurations::lock(scope.write().await?, self.id).await?;
+        may_write(scope, stored.configuration.scope)?;
+        if self.scope.is_some_and(|wanted| wanted != stored.configuration.scope) {
+            return Err(Fault::invalid("scope", "A configuration stays in its scope; register another."));
+        }
+        self.expected.check(stored.configuration.generation)?;
+        scope.notes.detail("name", self.settings.name.as_str());
+        let transaction = scope.write().await?;
+        let secret = if let NewCredential::Set(given) = &self.credential {
+            // Above every seal before it, so that none of them opens again.
+            let generation = stored.secret_generation + 1;
+            NewSecret::Set(seal(transaction, &parts.vault, self.id, given, generation).await?)
+        } else {
+            kept(&stored.configuration, &self)?
+        };
+        let subject = &context.actor.subject;
+        let configuration = db::configurations::replace(transaction, self.id, subject, &self.settings, &secret).await?;
+        scope.notes.detail("secret", if matches!(secret, NewSecret::Set(_)) { "set" } else { "kept" });
+        announce(scope, configuration.id, configuration.generation);
+        Ok(configuration)
+    }
 }
 
-/// The last four characters; none of a token so short that four would tell too much.
-fn hint(token: &Secret<String>) -> String {
-    let token = token.reveal();
-    if token.len() < 12 { String::new() } else { token[token.len() - 4..].to_owned() }
+/// Judges what is said, and puts right what follows from it.
+fn check(scope: &Scope<'_, Token>, settings: &mut Settings) -> Result<(), Fault> {
+    if settings.transport == Transport::Sse {
+        // Only the FastMCP service speaks the old transport.
+        settings.via = Via::Fastmcp;
+    }
+    checks::settings(settings)?;
+    scope.parts.egress.check(&endpoint(&settings.endpoint)?)?;
+    Ok(())
+}
+
+/// The secret that is there, if it may stay.
+fn kept(was: &Configuration, command: &Replace) -> Result<NewSecret, Fault> {
+    let header = match (&command.credential, &was.auth) {
+        (NewCredential::KeepHeader { name }, Authentication::Header { .. })
+        | (NewCredential::Keep, Authentication::Header { name, .. }) => Some(name.clone()),
+        (NewCredential::KeepBearer, Authentication::None | Authentication::Header { .. }) => {
+            return Err(Fault::invalid("auth.token", "There is no bearer token to keep: give one."));
+        }
+        (NewCredential::KeepHeader { .. }, _) => {
+            return Err(Fault::invalid("auth.value", "There is no header's value to keep: give one."));
+        }
+        _ => None,
+    };
+    let (before, after) = (endpoint(&was.endpoint)?, endpoint(&command.settings.endpoint)?);
+    // Whoever may edit an address could else have a secret sent to a server of their own.
+    if was.auth != Authentication::None && before.origin() != after.origin() {
+        return Err(Fault::invalid("auth", "The secret was given for another server: give it again, or `none`."));
+    }
+    let same_header = match &was.auth {
+        Authentication::Header { name, .. } => Some(name) == header.as_ref(),
+        _ => true,
+    };
+    Ok(NewSecret::Kept { header, is_proven: before == after && same_header })
+}
+
+async fn seal(
+    transaction: &mut db::Transaction,
+    vault: &Vault,
+    id: ConfigurationId,
+    credential: &Credential,
+    generation: i64,
+) -> Result<Secured, Fault> {
+    let (text, header) = match credential {
+        Credential::None => return Ok(Secured::Not),
+        Credential::Bearer(token) => (token, None),
+        Credential::Header { name, value } => (value, Some(name)),
+    };
+    let place = sealing::configuration_secret(transaction.organization(), id, generation);
+    let secret = sealing::seal(transaction, vault, &place, text.reveal().as_bytes()).await?;
+    let sealed = Sealed { secret, hint: hint(text), generation };
+    Ok(match header {
+        None => Secured::Bearer(sealed),
+        Some(name) => Secured::Header(name.clone(), sealed),
+    })
+}
+
+/// The last four characters; none of a secret so short that four would tell too much.
+fn hint(secret: &Secret<String>) -> String {
+    let secret = secret.reveal();
+    if secret.len() < 12 { String::new() } else { secret[secret.len() - 4..].to_owned() }
 }
 
 /// Admins write what is the organization's; a user writes what is their own.
-fn may_write(scope: &Scope<'_, Token>, ownership: Ownership) -> Result<(), Fault> {
+pub(crate) fn may_write<P: Parts>(scope: &Scope<'_, P>, ownership: Ownership) -> Result<(), Fault> {
     if ownership == Ownership::User || scope.context.actor.role >= Role::Admin {
         return Ok(());
     }
@@ -81,60 +165,10 @@ fn may_write(scope: &Scope<'_, Token>, ownership: Ownership) -> Result<(), Fault
     ))
 }
 
-/// The endpoint as a URL without credentials or fragment.
-pub fn endpoint(text: &str) -> Result<Url, Fault> {
-    let refused = |message: &str| Fault::invalid("endpoint", message);
-    if text.len() > MAX_ENDPOINT_BYTES {
-        return Err(refused("The endpoint is longer than 2,048 bytes."));
-    }
-    // The parser would drop or escape them, and what is kept would not be what is used.
-    if text.contains(|character: char| character.is_control() || character.is_whitespace()) {
-        return Err(refused("The endpoint must not contain spaces or control characters."));
-    }
-    let url = Url::parse(text).map_err(|_| refused("Give an absolute URL such as https://mcp.example.com/mcp."))?;
-    if !matches!(url.scheme(), "http" | "https") {
-        return Err(refused("The endpoint must be an http or https URL."));
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(refused("The endpoint must not hold credentials; give them under `auth`."));
-    }
-    if url.fragment().is_some() {
-        return Err(refused("The endpoint must not have a fragment."));
-    }
-    Ok(url)
-}
-
-fn check(command: &Register) -> Result<(), Fault> {
-    let name_is_valid = (1..=64).contains(&command.name.len())
-        && command.name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
-        // An id and a name must not be taken for each other.
-        && command.name.parse::<ConfigurationId>().is_err();
-    if !name_is_valid {
-        return Err(Fault::invalid(
-            "name",
-            "Use 1 to 64 of the characters A-Z a-z 0-9 . _ - (and not the form of an id).",
-        ));
-    }
-    if command
-        .description
-        .as_ref()
-        .is_some_and(|text| text.chars().count() > MAX_DESCRIPTION_CHARS || text.contains('\0'))
-    {
-        return Err(Fault::invalid("description", "Use at most 1,000 characters."));
-    }
-    if !(1_000..=300_000).contains(&command.timeout_ms) {
-        return Err(Fault::invalid("timeout_ms", "Use 1,000 to 300,000 milliseconds."));
-    }
-    if let Credential::Bearer(token) = &command.credential {
-        let token = token.reveal();
-        if !(1..=MAX_TOKEN_BYTES).contains(&token.len()) || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(Fault::invalid(
-                "auth.token",
-                "A bearer token is 1 to 8,192 visible ASCII characters without spaces.",
-            ));
-        }
-    }
-    Ok(())
+/// Tells every tool worker.
+pub(crate) fn announce(scope: &mut Scope<'_, Token>, id: ConfigurationId, generation: i64) {
+    let state = ConfigurationState { generation, removed: false };
+    scope.announce(Announcement::Configuration(scope.context.organization, id, state));
 }
 
 impl Run for List {
@@ -160,8 +194,9 @@ impl Run for Remove {
     async fn run(self, scope: &mut Scope<'_, Token>) -> Result<(), Fault> {
         scope.notes.resource("configuration", &self.id);
         // Row-level security hides what is not the caller's: unknown, not forbidden.
-        let found = db::configurations::get(scope.read().await?, self.id).await?.configuration;
+        let found = db::configurations::lock(scope.write().await?, self.id).await?.configuration;
         may_write(scope, found.scope)?;
+        self.expected.check(found.generation)?;
         scope.notes.detail("name", found.name);
         db::configurations::remove(scope.write().await?, self.id).await?;
         let state = ConfigurationState { generation: found.generation + 1, removed: true };

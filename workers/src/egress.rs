@@ -14,6 +14,7 @@ mod config;
 mod names;
 pub mod proxy;
 mod ranges;
+pub mod reach;
 mod refused;
 #[cfg(test)]
 mod tests;
@@ -128,7 +129,7 @@ impl Guard {
     }
 
     fn judge_address(&self, address: IpAddr, port: u16) -> Result<Target, Refused> {
-        if self.rules.denies(address) {
+        if self.rules.denies(address) || self.rules.is_own(address, port) {
             return Err(Refused::Denied);
         }
         if self.rules.opens_port(address, port) {

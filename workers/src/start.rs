@@ -22,7 +22,7 @@ use crate::{
     pools::{Audit, Controller, Dispatch, Session, Token, Tool},
     queued::{self, Load},
     reconcile,
-    tools::Catalogue,
+    tools::{self, Catalogue},
     trail,
     upstream::{FastMcpConfig, Upstreams},
     vault::{Vault, VaultConfig},
@@ -118,7 +118,18 @@ fn read(pool: Pool) -> Result<Configuration, config::Problems> {
         })
     })();
     reader.finish()?;
+    let complete = complete.map(closed_to_tenants);
     complete.ok_or_else(|| config::Problems::one("the configuration is incomplete"))
+}
+
+/// Wherever our own services are, tenants do not get there.
+fn closed_to_tenants(mut configuration: Configuration) -> Configuration {
+    let nats = configuration.nats.url.split(',').map(str::trim);
+    let urls = nats.chain([configuration.database.url.reveal().as_str()]);
+    let mut own: Vec<url::Url> = urls.filter_map(|url| url.parse().ok()).collect();
+    own.extend(configuration.fastmcp.iter().map(|fastmcp| fastmcp.url.clone()));
+    configuration.egress.own = own;
+    configuration
 }
 
 /// How long the last words may take to leave.
@@ -257,6 +268,7 @@ async fn tool(
     let standing = standing(&bus);
     let parts =
         Arc::new(Tool { standing, bus, database, vault, upstreams: upstreams.clone(), catalogue, configurations });
+    tokio::spawn(tools::news::follow(Arc::clone(&parts), shift.stop.clone()));
     let load = load.unwrap_or_else(|| Load::new(configuration.worker.capacity));
     let queue = tokio::spawn(queued::serve(Arc::clone(&parts), intake, load, shift.tasks.clone(), shift.stop.clone()));
     direct::serve(parts, shift.tasks.clone(), shift.stop.clone()).await?;

@@ -18,14 +18,23 @@ use crate::{
     upstream::CallRequest,
 };
 
+mod accepting;
 mod asking;
 mod catalogue;
 mod definition;
+mod filter;
+pub mod news;
 mod pinning;
+mod retrying;
 mod schema;
+mod secret_use;
+mod soundness;
+mod testing;
 mod unambiguous;
 
 pub use catalogue::Catalogue;
+
+use retrying::Failed;
 
 /// The delivery at which a worker gives up instead of trying again.
 const LAST_ATTEMPT: u64 = 3;
@@ -45,10 +54,14 @@ impl Run for Call {
         if repeated && (!tool.repeatable || scope.attempt >= LAST_ATTEMPT) {
             return Err(outcome_unknown());
         }
+        if tool.changed {
+            // Policy `warn`: it is called, and whoever reads the trail is told.
+            scope.notes.detail("definition", "changed");
+            metrics::counter!("switchboard_changed_tool_calls_total").increment(1);
+        }
         let definition = tool.definition.compiled().await.map_err(honest)?;
         definition.check(&self.arguments).await.map_err(honest)?;
         let deadline = scope.context.deadline.min(Deadline::after(entry.timeout()));
-        let client = scope.parts.upstreams.client_within(entry.specification(), deadline).await.map_err(honest)?;
         let asked = Instant::now();
         let request = CallRequest {
             tool: &self.tool,
@@ -58,8 +71,13 @@ impl Run for Call {
             request_id: &scope.context.request_id,
             progress: None,
         };
-        let result =
-            client.call(request).await.map_err(|fault| if repeated { of_a_repetition(fault) } else { fault })?;
+        let called = retrying::call(&scope.parts.upstreams, &entry, request, tool.repeatable).await;
+        secret_use::note(scope.parts, scope.context, &entry, called.as_ref().map_err(|failed| &failed.fault));
+        let result = called.map_err(|Failed { fault, sent }| match (repeated, sent) {
+            (false, _) => fault,
+            (true, false) => before_a_repetition(fault),
+            (true, true) => of_a_repetition(fault),
+        })?;
         let upstream = milliseconds(asked);
         fits_a_frame(&result)?;
         let timings = Timings { queued: whole_milliseconds(scope.queued_ms), upstream, worker: milliseconds(started) };
@@ -105,6 +123,7 @@ const fn whole_milliseconds(count: u64) -> f64 {
     count as f64
 }
 
+/// Lower-case hexadecimal.
 fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {

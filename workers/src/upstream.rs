@@ -9,6 +9,7 @@ mod native;
 mod parameters;
 #[cfg(test)]
 mod tests;
+mod trying;
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,9 +25,11 @@ use shared::{
 use tokio_util::task::TaskTracker;
 use url::Url;
 
+pub(crate) use self::failure::printable;
 pub use self::{
     fastmcp::FastMcpConfig,
     parameters::{BadAnnotation, HeaderParameter},
+    trying::{Opened, Unopened},
 };
 use self::{fastmcp::Service, native::Native};
 use crate::egress::Egress;
@@ -61,19 +64,21 @@ impl Specification {
     /// SHA-256 over all that decides whom we talk to and as whom. Fields are length-prefixed, so
     /// that no two specifications read the same.
     fn digest(&self) -> [u8; 32] {
-        let credential: (&[u8], &[u8]) = match &self.credential {
-            Credential::None => (b"none", b""),
-            Credential::Bearer(token) => (b"bearer", token.reveal().as_bytes()),
+        let credential: [&[u8]; 3] = match &self.credential {
+            Credential::None => [b"none", b"", b""],
+            Credential::Bearer(token) => [b"bearer", b"", token.reveal().as_bytes()],
+            Credential::Header { name, value } => [b"header", name.as_bytes(), value.reveal().as_bytes()],
         };
-        let fields: [&[u8]; 8] = [
+        let fields: [&[u8]; 9] = [
             self.organization.0.as_bytes(),
             self.configuration.0.as_bytes(),
             &self.generation.to_be_bytes(),
             self.endpoint.as_str().as_bytes(),
             self.transport.name().as_bytes(),
             self.via.name().as_bytes(),
-            credential.0,
-            credential.1,
+            credential[0],
+            credential[1],
+            credential[2],
         ];
         let mut hash = Sha256::new();
         for field in fields {
@@ -95,6 +100,7 @@ struct Key {
 }
 
 /// One call of a tool.
+#[derive(Clone, Copy)]
 pub struct CallRequest<'a> {
     /// The tool's name as the server knows it.
     pub tool: &'a str,
@@ -151,7 +157,16 @@ impl Client {
     pub async fn list_tools(&self, deadline: Deadline, request_id: &str) -> Result<Vec<Raw>, Fault> {
         let _running = self.calls.token();
         match &self.kind {
-            Kind::Native(native) => native.list_tools(deadline, request_id).await,
+            Kind::Native(native) => native.list_tools(deadline, request_id, false).await,
+            Kind::FastMcp(remote) => remote.list_tools(deadline, request_id).await,
+        }
+    }
+
+    /// The same with the tools that cannot be called, for telling somebody why.
+    pub async fn list_everything(&self, deadline: Deadline, request_id: &str) -> Result<Vec<Raw>, Fault> {
+        let _running = self.calls.token();
+        match &self.kind {
+            Kind::Native(native) => native.list_tools(deadline, request_id, true).await,
             Kind::FastMcp(remote) => remote.list_tools(deadline, request_id).await,
         }
     }
@@ -255,6 +270,11 @@ impl Upstreams {
         }
     }
 
+    /// The guard that everything here passes.
+    pub fn egress(&self) -> &Egress {
+        &self.0.egress
+    }
+
     /// Closes everything, before the process ends.
     pub async fn close_all(&self) {
         let clients = self.take(|_| true).await;
@@ -270,17 +290,9 @@ impl Upstreams {
 
 impl Inner {
     async fn open(&self, specification: &Specification, digest: &[u8; 32]) -> Result<Kind, Fault> {
-        let wants_service = specification.transport == Transport::Sse || specification.via == Via::Fastmcp;
-        let service = match &self.fastmcp {
-            Some(service) if wants_service || service.is_forced() => service,
-            None if wants_service => {
-                let message = "This deployment runs no FastMCP service, which this configuration needs.";
-                return Err(Fault::invalid("via", message));
-            }
-            _ => {
-                let native = Native::connect(&self.egress, &specification.endpoint, &specification.credential);
-                return native.await.map(|native| Kind::Native(Box::new(native)));
-            }
+        let Some(service) = self.service(specification)? else {
+            let native = Native::connect(&self.egress, &specification.endpoint, &specification.credential).await;
+            return native.map(|native| Kind::Native(Box::new(native))).map_err(|failed| failed.fault);
         };
         // The service's proxy judges every connection; this says why before a secret leaves us.
         let endpoint = &specification.endpoint;
@@ -289,6 +301,19 @@ impl Inner {
             self.egress.resolve(host, port).await?;
         }
         service.connect(specification, digest).await.map(Kind::FastMcp)
+    }
+
+    /// The `FastMCP` service, where it speaks to this server.
+    fn service(&self, specification: &Specification) -> Result<Option<&Service>, Fault> {
+        let wants_service = specification.transport == Transport::Sse || specification.via == Via::Fastmcp;
+        match &self.fastmcp {
+            Some(service) if wants_service || service.is_forced() => Ok(Some(service)),
+            None if wants_service => {
+                let message = "This deployment runs no FastMCP service, which this configuration needs.";
+                Err(Fault::invalid("via", message))
+            }
+            _ => Ok(None),
+        }
     }
 }
 

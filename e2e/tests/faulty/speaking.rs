@@ -42,6 +42,11 @@ impl Said {
         Self { status: "200 OK", headers: String::new(), body: body.to_string() }
     }
 
+    /// For now.
+    pub(super) fn unwell() -> Self {
+        Self::bare("503 Service Unavailable")
+    }
+
     fn bare(status: &'static str) -> Self {
         Self { status, headers: String::new(), body: String::new() }
     }
@@ -52,12 +57,14 @@ pub(crate) const TOOL: &str = "note";
 /// A tool whose name no header can carry as it is.
 pub(crate) const FOREIGN_TOOL: &str = "größe";
 
-fn tools(description: &str) -> Value {
+fn tools(asked: &Recorded, description: &str) -> Value {
     let schema = json!({
         "type": "object",
         "properties": { "text": { "type": "string" }, "region": { "type": "string", "x-mcp-header": "Region" } },
     });
-    let tool = |name: &str| json!({ "name": name, "description": description, "inputSchema": schema });
+    let hints = if asked.path.contains("/repeatable") { json!({ "readOnlyHint": true }) } else { json!({}) };
+    let tool =
+        |name: &str| json!({ "name": name, "description": description, "inputSchema": schema, "annotations": hints });
     json!([tool(TOOL), tool(FOREIGN_TOOL)])
 }
 
@@ -87,7 +94,7 @@ pub(super) fn modern(asked: &Recorded, description: &str) -> Said {
             result(asked, &known)
         }
         "tools/list" => {
-            let list = json!({ "resultType": "complete", "tools": tools(description), "ttlMs": 0, "cacheScope": "private", "_meta": info });
+            let list = json!({ "resultType": "complete", "tools": tools(asked, description), "ttlMs": 0, "cacheScope": "private", "_meta": info });
             result(asked, &list)
         }
         "tools/call" => result(asked, &json!({ "resultType": "complete", "content": echoed(asked), "_meta": info })),
@@ -117,7 +124,7 @@ pub(super) fn legacy(asked: &Recorded, description: &str, session: impl FnOnce()
                 r#"{"jsonrpc":"2.0","error":{"code":-32000,"message":"Bad Request: Server not initialized"},"id":null}"#
                     .to_owned(),
         },
-        (_, "tools/list") => result(asked, &json!({ "tools": tools(description) })),
+        (_, "tools/list") => result(asked, &json!({ "tools": tools(asked, description) })),
         (_, "tools/call") => result(asked, &json!({ "content": echoed(asked) })),
         _ if asked.body["id"].is_null() => Said::bare("202 Accepted"),
         _ => unknown_method(asked),

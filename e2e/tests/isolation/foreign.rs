@@ -34,17 +34,23 @@ enum Case {
     Member,
     /// A call that names a configuration by id or name.
     Call,
+    /// A trial that names a configuration by its id.
+    Trial,
     /// No token needed: tells nothing of any tenant.
     Public,
 }
 
-const CASES: [(&str, &str, Case); 27] = [
+const CASES: [(&str, &str, Case); 31] = [
     ("GET", "/", Case::Public),
     ("GET", "/api/v1/mcp/configurations", Case::List),
     ("POST", "/api/v1/mcp/configurations", Case::Create),
     ("DELETE", "/api/v1/mcp/configurations/:id", Case::Item),
     ("GET", "/api/v1/mcp/configurations/:id", Case::Item),
+    ("PUT", "/api/v1/mcp/configurations/:id", Case::Item),
     ("GET", "/api/v1/mcp/configurations/:id/tools", Case::Item),
+    ("PUT", "/api/v1/mcp/configurations/:id/tools/:tool", Case::Item),
+    ("POST", "/api/v1/mcp/configurations/:id/tools/:tool/accept", Case::Item),
+    ("POST", "/api/v1/mcp/test", Case::Trial),
     ("GET", "/api/v1/me", Case::Caller),
     ("GET", "/api/v1/organizations", Case::Operators),
     ("POST", "/api/v1/organizations", Case::Operators),
@@ -124,6 +130,9 @@ async fn side(system: &System) -> Side {
         let answer = tenant.call(configuration, "echo", json!({ "text": "mine" })).await;
         assert_eq!(answer.status, 200, "{configuration}: {}", answer.text);
     }
+    // What the server said to the secret is noted beside the call: the rows shall be at rest.
+    let noted = "SELECT to_jsonb(c) FROM mcp_configurations c WHERE id::text = $1 AND secret_state = 'valid'";
+    system.eventually("the state of the secret", noted, &only).await;
     assert_eq!(tenant.admin.get("/api/v1/me").await.status, 200);
     let list = tenant.admin.get("/api/v1/mcp/configurations").await.json();
     let demo = list["items"].as_array().expect("items").iter().find(|item| item["name"] == "demo").expect("demo");
@@ -180,10 +189,10 @@ async fn attack(system: &System, client: &Client, attacker: &Side, victim: &Side
         }
         Case::List => lists(client, victim, &route.path).await,
         Case::Create => creates(system, attacker, victim, &route.path).await,
-        Case::Item => {
+        Case::Item => items(system, client, victim, route).await,
+        Case::Trial => {
             for id in [&victim.demo, &victim.only, &victim.own] {
-                let ask =
-                    async |id: &str| client.send(client.request(method.clone(), &route.path.replace(":id", id))).await;
+                let ask = async |id: &str| client.post(&route.path, &json!({ "configuration": id })).await;
                 same(&ask(id).await, &ask(&Uuid::now_v7().to_string()).await);
             }
         }
@@ -207,6 +216,33 @@ async fn attack(system: &System, client: &Client, attacker: &Side, victim: &Side
             }
         }
     }
+}
+
+/// One thing of theirs, by every id.
+async fn items(system: &System, client: &Client, victim: &Side, route: &RouteLine) {
+    let method: Method = route.method.parse().expect("a method");
+    for id in [&victim.demo, &victim.only, &victim.own] {
+        let ask = async |id: &str| {
+            let path = route.path.replace(":id", id).replace(":tool", "echo");
+            let request = client.request(method.clone(), &path).header("if-match", "*");
+            let request = match changing(system, &route.path) {
+                Some(body) if [Method::PUT, Method::POST].contains(&method) => request.json(&body),
+                _ => request,
+            };
+            client.send(request).await
+        };
+        same(&ask(id).await, &ask(&Uuid::now_v7().to_string()).await);
+    }
+}
+
+/// What a route takes that changes one thing.
+fn changing(system: &System, path: &str) -> Option<Value> {
+    Some(match path.rsplit('/').next()? {
+        ":id" => json!({ "name": "grabbed", "endpoint": system.demo_url }),
+        ":tool" => json!({ "repeatable": true }),
+        "accept" => json!({ "offered_sha256": "0".repeat(64) }),
+        _ => return None,
+    })
 }
 
 /// What only admins may: a user is refused whatever they name, an admin reaches their own.
@@ -371,7 +407,7 @@ pub(crate) async fn routes_without_a_token_tell_nothing_of_a_tenant(system: Arc<
     let victim = side(&system).await;
     let stranger = reqwest::Client::new();
     for (route, case) in cases() {
-        let path = route.path.replace(":id", &victim.demo).replace("*path", &victim.demo);
+        let path = route.path.replace(":id", &victim.demo).replace(":tool", "echo").replace("*path", &victim.demo);
         let method: Method = route.method.parse().expect("a method");
         let response = stranger.request(method, format!("{}{path}", system.url)).send().await.expect("an answer");
         let (status, headers) = (response.status(), response.headers().clone());

@@ -64,6 +64,9 @@ pub(crate) async fn a_member_with_role_user_cannot_do_what_admins_do(system: Arc
         tenant.user.post(CONFIGURATIONS, &body).await.problem(403, "forbidden");
     }
     tenant.user.delete(&item).await.problem(403, "forbidden");
+    let put = tenant.user.request(Method::PUT, &item).header("if-match", "*");
+    let body = json!({ "name": "by-a-user", "endpoint": system.demo_url });
+    tenant.user.send(put.json(&body)).await.problem(403, "forbidden");
     assert_eq!(before, tenant.admin.get(CONFIGURATIONS).await.json(), "nothing changed");
     // What everybody may: see it and call it.
     assert_eq!(tenant.user.get(&item).await.status, 200);

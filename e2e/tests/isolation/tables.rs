@@ -11,14 +11,15 @@ use uuid::Uuid;
 use crate::world::{System, Tenant};
 
 /// Table, pool, and what it is granted: `s`elect, `i`nsert, `u`pdate, `d`elete. Nothing else is.
-const GRANTED: [(&str, &str, &str); 12] = [
+const GRANTED: [(&str, &str, &str); 13] = [
     ("organizations", "session", "su"),
     ("organizations", "tool", "s"),
     ("users", "session", "siu"),
     ("tenant_keys", "token", "siu"),
     ("tenant_keys", "tool", "s"),
     ("mcp_configurations", "token", "siud"),
-    ("mcp_configurations", "tool", "s"),
+    ("mcp_configurations", "tool", "su"),
+    ("mcp_tools", "token", "su"),
     ("mcp_tools", "tool", "siu"),
     ("audit_outbox", "session", "i"),
     ("audit_outbox", "token", "i"),

@@ -45,11 +45,69 @@ fn owned(statements: &[&str]) -> Vec<String> {
     statements.iter().map(|sql| (*sql).to_owned()).collect()
 }
 
+/// What is shared is shared for reading, or for writing only, or for some columns.
+const BEYOND: [(&str, &[&str]); 4] = [
+    (
+        "tool",
+        &[
+            "UPDATE mcp_configurations SET endpoint = 'http://elsewhere.example'",
+            "UPDATE mcp_configurations SET secret = NULL",
+            "UPDATE mcp_configurations SET generation = generation + 1",
+            "UPDATE mcp_configurations SET enabled = true",
+            "UPDATE mcp_tools SET definition = '{}'",
+            "UPDATE mcp_tools SET definition_hash = definition_hash",
+            "UPDATE mcp_tools SET override_repeatable = true",
+            "DELETE FROM mcp_tools",
+            "DELETE FROM mcp_configurations",
+            "UPDATE tenant_keys SET state = 'retired'",
+            "UPDATE organizations SET concurrency_limit = 256",
+            "INSERT INTO users (organization_id, subject, role) VALUES (app.org_id(), 'x', 'admin')",
+            "SELECT FROM audit_outbox",
+            "DELETE FROM audit_outbox",
+            "UPDATE audit_outbox SET event = ''",
+        ],
+    ),
+    (
+        "session",
+        &[
+            "SELECT FROM audit_outbox",
+            "DELETE FROM users",
+            "UPDATE users SET subject = 'x'",
+            "UPDATE organizations SET id = gen_random_uuid()",
+            "UPDATE organizations SET slug = 'x'",
+            "UPDATE organizations SET concurrency_limit = 256, calls_per_minute = 1000000, deleted_at = NULL",
+            "DELETE FROM organizations",
+        ],
+    ),
+    (
+        "token",
+        &[
+            "DELETE FROM tenant_keys",
+            "INSERT INTO mcp_tools (organization_id) VALUES (app.org_id())",
+            "UPDATE mcp_tools SET name = 'x'",
+            "DELETE FROM mcp_tools",
+            "UPDATE mcp_configurations SET scope = 'user'",
+            "UPDATE mcp_configurations SET organization_id = gen_random_uuid()",
+            "SELECT FROM audit_outbox",
+        ],
+    ),
+    (
+        "audit",
+        &[
+            "INSERT INTO audit_logs (organization_id) VALUES (app.org_id())",
+            "UPDATE audit_logs SET actor = 'x'",
+            "DELETE FROM audit_logs",
+            "TRUNCATE audit_logs",
+            "SELECT FROM audit_logs_default",
+        ],
+    ),
+];
+
 pub(crate) async fn a_pool_cannot_reach_another_pools_tables(system: Arc<System>) {
     let tenant = system.organization().await;
     let forbidden: [(&str, &[&str]); 5] = [
         ("session", &["tenant_keys", "mcp_configurations", "mcp_tools", "audit_logs"]),
-        ("token", &["organizations", "users", "mcp_tools", "audit_logs"]),
+        ("token", &["organizations", "users", "audit_logs"]),
         ("tool", &["users", "audit_logs"]),
         ("audit", &["organizations", "users", "tenant_keys", "mcp_configurations", "mcp_tools", "audit_outbox"]),
         (
@@ -69,43 +127,9 @@ pub(crate) async fn a_pool_cannot_reach_another_pools_tables(system: Arc<System>
         }
         all_refused(&system, &tenant, pool, &statements).await;
     }
-    // What is shared is shared for reading, or for writing only.
-    let tool = [
-        "UPDATE mcp_configurations SET endpoint = 'http://elsewhere.example'",
-        "DELETE FROM mcp_configurations",
-        "UPDATE tenant_keys SET state = 'retired'",
-        "UPDATE organizations SET concurrency_limit = 256",
-        "INSERT INTO users (organization_id, subject, role) VALUES (app.org_id(), 'x', 'admin')",
-        "SELECT FROM audit_outbox",
-        "DELETE FROM audit_outbox",
-        "UPDATE audit_outbox SET event = ''",
-    ];
-    all_refused(&system, &tenant, "tool", &owned(&tool)).await;
-    let session = [
-        "SELECT FROM audit_outbox",
-        "DELETE FROM users",
-        "UPDATE users SET subject = 'x'",
-        "UPDATE organizations SET id = gen_random_uuid()",
-        "UPDATE organizations SET slug = 'x'",
-        "UPDATE organizations SET concurrency_limit = 256, calls_per_minute = 1000000, deleted_at = NULL",
-        "DELETE FROM organizations",
-    ];
-    all_refused(&system, &tenant, "session", &owned(&session)).await;
-    let token = [
-        "DELETE FROM tenant_keys",
-        "UPDATE mcp_configurations SET scope = 'user'",
-        "UPDATE mcp_configurations SET organization_id = gen_random_uuid()",
-        "SELECT FROM audit_outbox",
-    ];
-    all_refused(&system, &tenant, "token", &owned(&token)).await;
-    let audit = [
-        "INSERT INTO audit_logs (organization_id) VALUES (app.org_id())",
-        "UPDATE audit_logs SET actor = 'x'",
-        "DELETE FROM audit_logs",
-        "TRUNCATE audit_logs",
-        "SELECT FROM audit_logs_default",
-    ];
-    all_refused(&system, &tenant, "audit", &owned(&audit)).await;
+    for (pool, statements) in BEYOND {
+        all_refused(&system, &tenant, pool, &owned(statements)).await;
+    }
 }
 
 pub(crate) async fn a_pool_cannot_become_another_role(system: Arc<System>) {

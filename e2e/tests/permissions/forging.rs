@@ -98,7 +98,8 @@ async fn eventually_refused(system: &System, pool: &str, reason: &str, wanted: u
 }
 
 fn list() -> Vec<u8> {
-    rmp_serde::to_vec_named(&List { cursor: None, limit: 50 }).expect("a command")
+    rmp_serde::to_vec_named(&List { cursor: None, limit: 50, scope: None, transport: None, enabled: None })
+        .expect("a command")
 }
 
 /// The same message, in order: the worker lists the organization's configurations.

@@ -1,11 +1,14 @@
 //! Reading a JSON body: size, media type, depth, syntax, unknown fields, types. What is wrong is
 //! named by its path before anything is sent.
 
-use std::time::Duration;
+use std::{marker::PhantomData, time::Duration};
 
 use bytes::Bytes;
 use poem::{FromRequest, Request, RequestBody, Result, http::header};
-use serde::de::DeserializeOwned;
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, MapAccess, Visitor, value::MapAccessDeserializer},
+};
 use serde_path_to_error::Segment;
 use shared::{
     Fault,
@@ -76,6 +79,38 @@ fn read<T: DeserializeOwned>(bytes: &[u8]) -> std::result::Result<T, Fault> {
     Ok(value)
 }
 
+/// Reads a field that is an object or left out. A bare struct would be read from a list of its
+/// values too, which no document of ours says.
+pub fn object<'de, D, T>(deserializer: D) -> std::result::Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    struct Fields<T>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+        type Value = Option<T>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_none<E>(self) -> std::result::Result<Self::Value, E> {
+            Ok(None)
+        }
+
+        fn visit_some<D: Deserializer<'de>>(self, inner: D) -> std::result::Result<Self::Value, D::Error> {
+            inner.deserialize_map(self)
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, fields: A) -> std::result::Result<Self::Value, A::Error> {
+            T::deserialize(MapAccessDeserializer::new(fields)).map(Some)
+        }
+    }
+
+    deserializer.deserialize_option(Fields(PhantomData))
+}
+
 /// The longest path of a field that is repeated to the sender, in characters.
 const MAX_FIELD_CHARS: usize = 128;
 
@@ -115,7 +150,8 @@ fn about_a_field(text: &str) -> Option<(&str, &str)> {
 }
 
 fn field(path: &[String]) -> String {
-    path.join(".").chars().take(MAX_FIELD_CHARS).collect()
+    // A place in a list stands behind its name: `tools.deny[1]`.
+    path.join(".").replace(".[", "[").chars().take(MAX_FIELD_CHARS).collect()
 }
 
 #[cfg(test)]
@@ -128,6 +164,7 @@ mod tests {
     #[serde(deny_unknown_fields)]
     struct Sample {
         name: String,
+        #[serde(default, deserialize_with = "object")]
         inner: Option<Inner>,
         payload: Option<Raw>,
     }
@@ -136,6 +173,8 @@ mod tests {
     #[serde(deny_unknown_fields)]
     struct Inner {
         count: u32,
+        #[serde(default)]
+        list: Vec<u32>,
     }
 
     fn field(text: &str) -> Option<String> {
@@ -146,6 +185,8 @@ mod tests {
     fn the_field_at_fault_is_named() {
         assert_eq!(field(r#"{"name":1}"#).as_deref(), Some("name"));
         assert_eq!(field(r#"{"name":"a","inner":{"count":-1}}"#).as_deref(), Some("inner.count"));
+        assert_eq!(field(r#"{"name":"a","inner":{"count":1,"list":[1,"x"]}}"#).as_deref(), Some("inner.list[1]"));
+        assert_eq!(field(r#"{"name":"a","inner":[1,[]]}"#).as_deref(), Some("inner"), "no list of its values either");
         assert_eq!(field(r#"{"name":"a","nmae":1}"#).as_deref(), Some("nmae"));
         assert_eq!(field(r#"{"name":"a","inner":{}}"#).as_deref(), Some("inner.count"));
         assert_eq!(field(r#"{"name":"a","name":"b"}"#).as_deref(), Some("name"));
@@ -171,7 +212,7 @@ mod tests {
         let sample: Sample = read(br#"{"name":"a","payload":{"n":12345678901234567890123, "e":1e3}}"#).unwrap();
         assert_eq!(sample.payload.unwrap().bytes().as_ref(), br#"{"n":12345678901234567890123, "e":1e3}"#);
         assert_eq!(sample.name, "a");
-        assert!(sample.inner.is_none_or(|inner| inner.count == 0));
+        assert!(sample.inner.is_none_or(|inner| inner.count == 0 && inner.list.is_empty()));
     }
 
     #[tokio::test]

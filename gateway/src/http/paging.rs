@@ -18,12 +18,47 @@ pub struct Paging {
 }
 
 impl<'a> FromRequest<'a> for Paging {
-    async fn from_request(request: &'a Request, _body: &mut RequestBody) -> Result<Self> {
-        Ok(read(request.uri().query().unwrap_or_default()).map_err(Problem::from)?)
+    async fn from_request(request: &'a Request, body: &mut RequestBody) -> Result<Self> {
+        let Paged { paging, filter: NoFilter } = Paged::from_request(request, body).await?;
+        Ok(paging)
     }
 }
 
-fn read(query: &str) -> std::result::Result<Paging, Fault> {
+/// What else a list may be asked for.
+pub trait Filter: Default {
+    /// Takes a parameter in; `None` where there is no such parameter.
+    fn take(&mut self, name: &str, value: &str) -> Option<std::result::Result<(), Fault>>;
+}
+
+/// A list without further parameters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct NoFilter;
+
+impl Filter for NoFilter {
+    fn take(&mut self, _name: &str, _value: &str) -> Option<std::result::Result<(), Fault>> {
+        None
+    }
+}
+
+/// Where a list goes on, and which of its items are wanted.
+#[derive(Clone, Debug)]
+pub struct Paged<F> {
+    /// Where, and how much.
+    pub paging: Paging,
+    /// Which.
+    pub filter: F,
+}
+
+impl<'a, F: Filter + Send> FromRequest<'a> for Paged<F> {
+    async fn from_request(request: &'a Request, _body: &mut RequestBody) -> Result<Self> {
+        let mut filter = F::default();
+        let query = request.uri().query().unwrap_or_default();
+        let paging = read(query, &mut filter).map_err(Problem::from)?;
+        Ok(Self { paging, filter })
+    }
+}
+
+fn read(query: &str, filter: &mut impl Filter) -> std::result::Result<Paging, Fault> {
     let mut paging = Paging { cursor: None, limit: DEFAULT_LIMIT };
     for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
         match name.as_ref() {
@@ -35,7 +70,10 @@ fn read(query: &str) -> std::result::Result<Paging, Fault> {
                 paging.cursor = Some(value.into_owned());
             }
             "cursor" => return Err(Fault::invalid("cursor", "Give back `next` as it was.")),
-            other => return Err(Fault::invalid(other, "There is no such parameter.")),
+            other => match filter.take(other, &value) {
+                Some(taken) => taken?,
+                None => return Err(Fault::invalid(other, "There is no such parameter.")),
+            },
         }
     }
     Ok(paging)
@@ -47,6 +85,7 @@ mod tests {
 
     #[test]
     fn limits_and_cursors_are_checked() {
+        let read = |query| read(query, &mut NoFilter);
         assert_eq!(read("").unwrap(), Paging { cursor: None, limit: 50 });
         assert_eq!(read("limit=2&cursor=a%2Fb").unwrap(), Paging { cursor: Some("a/b".into()), limit: 2 });
         for bad in ["limit=0", "limit=201", "limit=x", "cursor=", "cursor=%00", "page=2"] {

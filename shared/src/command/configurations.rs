@@ -3,7 +3,12 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use super::Expected;
 use crate::{id::ConfigurationId, secret::Secret};
+
+mod testing;
+
+pub use testing::{Report, Stage, StageReport, Test, TestedServer, ToolProblem, ToolProblemCode, ToolReport};
 
 /// Whose a configuration is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +40,20 @@ pub enum Via {
     Fastmcp,
 }
 
+/// What the server said to a secret when it was last used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SecretState {
+    /// It was not used yet, or not since it, its header or the server's address changed.
+    Unused,
+    /// The server took it.
+    Valid,
+    /// The server refused it.
+    Refused,
+    /// The server refused it, and it says of itself that its time is over.
+    Expired,
+}
+
 macro_rules! named {
     ($type:ident { $($variant:ident = $name:literal),+ }) => {
         impl $type {
@@ -54,6 +73,7 @@ macro_rules! named {
 named!(Scope { Organization = "organization", User = "user" });
 named!(Transport { Http = "http", Sse = "sse" });
 named!(Via { Native = "native", Fastmcp = "fastmcp" });
+named!(SecretState { Unused = "unused", Valid = "valid", Refused = "refused", Expired = "expired" });
 
 /// How we authenticate to the MCP server, as it is given.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +82,30 @@ pub enum Credential {
     None,
     /// `Authorization: Bearer <token>` (RFC 6750 section 2.1).
     Bearer(Secret<String>),
+    /// A header of the server's own.
+    Header {
+        /// Its name.
+        name: String,
+        /// Its value.
+        value: Secret<String>,
+    },
+}
+
+/// What becomes of the credential when a configuration is replaced: a secret that is not given
+/// again is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NewCredential {
+    /// As it was.
+    Keep,
+    /// The bearer token that is there.
+    KeepBearer,
+    /// The header's value that is there, under this name.
+    KeepHeader {
+        /// The header.
+        name: String,
+    },
+    /// This one instead.
+    Set(Credential),
 }
 
 /// How we authenticate to the MCP server, as it is shown.
@@ -76,7 +120,37 @@ pub enum Authentication {
         hint: Option<String>,
         /// When it was given.
         set_at: Option<DateTime<Utc>>,
+        /// What the server said to it.
+        state: SecretState,
+        /// When the server began to say so.
+        state_at: Option<DateTime<Utc>>,
     },
+    /// By a header of the server's own.
+    Header {
+        /// The header.
+        name: String,
+        /// The last four characters of its value, for recognition.
+        hint: Option<String>,
+        /// When it was given.
+        set_at: Option<DateTime<Utc>>,
+        /// What the server said to it.
+        state: SecretState,
+        /// When the server began to say so.
+        state_at: Option<DateTime<Utc>>,
+    },
+}
+
+/// Which tools are offered: those that a pattern allows (all, where there is none) and none denies.
+/// In a pattern `*` stands for any characters; upper and lower case differ.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ToolFilter {
+    /// At most 100 patterns of 1 to 128 bytes.
+    #[serde(default)]
+    pub allow: Vec<String>,
+    /// Likewise; these win.
+    #[serde(default)]
+    pub deny: Vec<String>,
 }
 
 /// A configuration as people see it: without its secret.
@@ -100,37 +174,75 @@ pub struct Configuration {
     pub auth: Authentication,
     /// The longest a call may take, in milliseconds.
     pub timeout_ms: u32,
-    /// Whether calls are let through.
+    /// How often a call that failed is sent again, where that is safe.
+    pub retries: u8,
+    /// Whether anything is sent to the server.
     pub enabled: bool,
+    /// Which tools are offered.
+    pub tools: ToolFilter,
+    /// Before the tools' names in aggregated lists; the configuration's name where absent.
+    pub name_prefix: Option<String>,
     /// Grows with every change.
     pub generation: i64,
     /// The subject that registered it.
     pub created_by: String,
     /// When.
     pub created_at: DateTime<Utc>,
-    /// The last change.
+    /// The subject that changed it last.
+    pub updated_by: String,
+    /// When.
     pub updated_at: DateTime<Utc>,
 }
 
-/// Registers an MCP server.
+/// What a configuration says, apart from whose it is and its secret.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Register {
+pub struct Settings {
     /// 1 to 64 of `A-Z a-z 0-9 . _ -`; unique within the scope.
     pub name: String,
     /// At most 1,000 characters.
     pub description: Option<String>,
-    /// Whose it shall be.
-    pub scope: Scope,
     /// An absolute `http` or `https` URL without credentials.
     pub endpoint: String,
     /// How it is reached.
     pub transport: Transport,
     /// Which client speaks to it; `sse` always goes through the `FastMCP` service.
     pub via: Via,
-    /// How we authenticate.
-    pub credential: Credential,
     /// 1,000 to 300,000.
     pub timeout_ms: u32,
+    /// 0 to 5: how often a call that failed is sent again, where that is safe.
+    pub retries: u8,
+    /// Whether anything is sent to the server.
+    pub enabled: bool,
+    /// Which tools are offered.
+    pub tools: ToolFilter,
+    /// At most 32 of `A-Z a-z 0-9 . _ -`.
+    pub name_prefix: Option<String>,
+}
+
+/// Registers an MCP server.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Register {
+    /// Whose it shall be.
+    pub scope: Scope,
+    /// What it says.
+    pub settings: Settings,
+    /// How we authenticate.
+    pub credential: Credential,
+}
+
+/// Replaces one, unless it changed since it was read.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Replace {
+    /// Which.
+    pub id: ConfigurationId,
+    /// Which generation was read.
+    pub expected: Expected,
+    /// Whose it is: it cannot be changed, and need not be said.
+    pub scope: Option<Scope>,
+    /// What it says from now on.
+    pub settings: Settings,
+    /// How we authenticate from now on.
+    pub credential: NewCredential,
 }
 
 /// Lists the configurations the caller sees, by name.
@@ -140,6 +252,12 @@ pub struct List {
     pub cursor: Option<String>,
     /// At most this many.
     pub limit: u32,
+    /// Of this scope only.
+    pub scope: Option<Scope>,
+    /// Of this transport only.
+    pub transport: Option<Transport>,
+    /// Enabled or disabled ones only.
+    pub enabled: Option<bool>,
 }
 
 /// Reads one.
@@ -154,4 +272,6 @@ pub struct Get {
 pub struct Remove {
     /// Which.
     pub id: ConfigurationId,
+    /// Which generation was read.
+    pub expected: Expected,
 }

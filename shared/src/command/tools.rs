@@ -1,5 +1,6 @@
 //! Tools of MCP servers.
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -57,6 +58,81 @@ pub struct List {
 pub struct Definitions {
     /// MCP `Tool` objects, byte for byte as the server sent them.
     pub items: Vec<Raw>,
-    /// Names whose definition differs from the pinned one and waits for an admin.
-    pub changed: Vec<String>,
+    /// Those whose definition differs from the pinned one and waits for somebody to accept it.
+    pub changed: Vec<Change>,
+    /// Those of which somebody said whether a call may be repeated.
+    pub overruled: Vec<Overruled>,
+}
+
+/// How a tool's definition differs from the pinned one.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Change {
+    /// The tool.
+    pub name: String,
+    /// The fields of its definition that differ.
+    pub differs: Vec<String>,
+    /// Those fields as they are pinned.
+    pub pinned: Raw,
+    /// Those fields as the server offers them now.
+    pub offered: Raw,
+    /// Names the offered definition: who accepts it says which one they saw.
+    pub offered_sha256: String,
+}
+
+/// A tool of which somebody said whether a call may be repeated.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Overruled {
+    /// The tool.
+    pub name: String,
+    /// Whether a call may be made again after a worker was lost, whatever the server's hints say.
+    pub repeatable: bool,
+}
+
+/// Pins the definition that a server offers now in the place of the one that was pinned.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Accept {
+    /// Whose tool.
+    pub configuration: ConfigurationId,
+    /// Which.
+    pub tool: String,
+    /// The offered definition that was seen, in lower-case hexadecimal.
+    pub offered_sha256: String,
+}
+
+/// Says whether a call of a tool may be repeated; `None` leaves it to the server's hints.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Overrule {
+    /// Whose tool.
+    pub configuration: ConfigurationId,
+    /// Which.
+    pub tool: String,
+    /// Whether it may.
+    pub repeatable: Option<bool>,
+}
+
+/// A pinned tool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pin {
+    /// The tool.
+    pub name: String,
+    /// The pinned definition, in lower-case hexadecimal.
+    pub definition_sha256: String,
+    /// Whether the server offers something else by now.
+    pub changed: bool,
+    /// What was said about repeating it.
+    pub repeatable: Option<bool>,
+    /// The subject for whom it was pinned.
+    pub pinned_by: String,
+    /// When.
+    pub pinned_at: DateTime<Utc>,
+}
+
+/// What happens to a call of a tool whose definition changed after it was pinned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ToolPolicy {
+    /// It is refused until somebody accepts the definition.
+    Block,
+    /// It is made, by the definition that the server offers, and the trail says so.
+    Warn,
 }

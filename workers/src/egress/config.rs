@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use ipnet::IpNet;
 use serde::Deserialize;
 use shared::config::{flag, list};
-use url::Host;
+use url::{Host, Url};
 
 use super::ranges;
 
@@ -35,6 +35,10 @@ pub struct EgressConfig {
     /// The host name or address by which the `FastMCP` service reaches that proxy, where it is not the listening address.
     #[serde(default)]
     pub proxy_host: Option<String>,
+    /// Our own services (`NATS`, `PostgreSQL`, the `FastMCP` service), as `scheme://host:port`: closed
+    /// to tenants wherever they are and whatever is open. Known from their own variables.
+    #[serde(skip)]
+    pub own: Vec<Url>,
 }
 
 /// The parsed lists.
@@ -44,6 +48,8 @@ pub(super) struct Rules {
     ranges: Vec<(IpNet, Option<u16>)>,
     denied_names: Vec<String>,
     denied_ranges: Vec<IpNet>,
+    own_names: Vec<String>,
+    own_addresses: Vec<SocketAddr>,
 }
 
 impl Rules {
@@ -55,7 +61,28 @@ impl Rules {
         for entry in &config.deny {
             rules.deny(entry).with_context(|| format!("EGRESS_DENY: `{entry}`"))?;
         }
+        for url in &config.own {
+            rules.own(url);
+        }
         Ok(rules)
+    }
+
+    /// A name is closed whole; an address, which others may share, on the port that is ours.
+    fn own(&mut self, url: &Url) {
+        // Hosts of schemes that the parser does not know are texts to it.
+        let Some(Ok(host)) = url.host_str().map(Host::parse) else { return };
+        let port =
+            url.port_or_known_default().unwrap_or(if url.scheme().starts_with("postgres") { 5432 } else { 4222 });
+        match host {
+            Host::Domain(name) => self.own_names.extend(normal_name(&name)),
+            Host::Ipv4(address) => self.own_addresses.push(SocketAddr::new(address.into(), port)),
+            Host::Ipv6(address) => self.own_addresses.push(SocketAddr::new(address.to_canonical(), port)),
+        }
+    }
+
+    /// Whether one of our own services is there.
+    pub(super) fn is_own(&self, address: IpAddr, port: u16) -> bool {
+        self.own_addresses.contains(&SocketAddr::new(address, port))
     }
 
     fn allow(&mut self, entry: &str) -> anyhow::Result<()> {
@@ -95,6 +122,7 @@ impl Rules {
 
     pub(super) fn denies_name(&self, name: &str) -> bool {
         self.denied_names.iter().any(|domain| ranges::within(name, domain))
+            || self.own_names.iter().any(|own| own == name)
     }
 
     pub(super) fn denies(&self, address: IpAddr) -> bool {
@@ -164,6 +192,25 @@ mod tests {
             assert_eq!(rules.opens_port(address.parse().unwrap(), port), open, "{address} {port}");
             assert!(!rules.opens(address.parse().unwrap()));
         }
+    }
+
+    #[test]
+    fn our_own_services_are_closed_whatever_is_open() {
+        let own = ["nats://10.0.0.5:4222", "tls://[fd00::5]:443", "postgres://u:p@db.example.com/x", "http://10.0.0.6"];
+        let own = own.map(|url| url.parse().unwrap()).to_vec();
+        let allow = vec!["10.0.0.0/8:4222".to_owned(), "10.0.0.0/8".to_owned(), "db.example.com:5432".to_owned()];
+        let rules = Rules::parse(&EgressConfig { allow, own, ..EgressConfig::default() }).unwrap();
+        for (address, port, closed) in [
+            ("10.0.0.5", 4222, true),
+            ("10.0.0.5", 443, false),
+            ("10.0.0.7", 4222, false),
+            ("fd00::5", 443, true),
+            ("10.0.0.6", 80, true),
+        ] {
+            assert_eq!(rules.is_own(address.parse().unwrap(), port), closed, "{address} {port}");
+        }
+        assert!(rules.denies_name("db.example.com") && !rules.denies_name("mcp.example.com"));
+        assert!(!rules.denies_name("other.db.example.com"), "a name below it is another host");
     }
 
     #[test]

@@ -263,6 +263,29 @@ async fn a_body_over_the_cap_is_not_read_to_its_end() {
 }
 
 #[tokio::test]
+async fn an_answer_of_endless_headers_is_not_read() {
+    let server = Local::serve(|request| async move {
+        let mut answer = text(StatusCode::OK, "hello");
+        let (count, length) = match request.uri().path() {
+            "/many" => (200, 1),
+            "/long" => (1, 2 * 1024 * 1024),
+            _ => (100, 64),
+        };
+        for number in 0..count {
+            let name: header::HeaderName = format!("x-{number}").parse().unwrap();
+            answer.headers_mut().insert(name, "v".repeat(length).parse().unwrap());
+        }
+        answer
+    })
+    .await;
+    let egress = open_for(&[server.addr.to_string()], Answers::new(&[]));
+    assert_eq!(egress.client().get(server.url("/fits")).send().await.unwrap().status(), StatusCode::OK);
+    for path in ["/many", "/long"] {
+        assert!(egress.client().get(server.url(path)).send().await.is_err(), "{path}");
+    }
+}
+
+#[tokio::test]
 async fn plain_http_is_refused_unless_allowed() {
     let server = Local::hello().await;
     let config = EgressConfig { allow: vec![server.addr.to_string()], ..EgressConfig::default() };

@@ -12,8 +12,8 @@ use shared::{
     Code, Context, Fault,
     bus::state::configuration_key,
     command::{
-        configurations::{Authentication, Configuration, Credential},
-        tools,
+        configurations::{Authentication, Configuration, Credential, Scope as Ownership, ToolFilter},
+        tools::{self, ToolPolicy},
     },
     db::{self, configurations::Stored},
     id::{ConfigurationId, OrganizationId},
@@ -22,6 +22,8 @@ use shared::{
 use super::{
     asking,
     definition::{Definitions, PinnedTool},
+    filter,
+    secret_use::SecretUse,
 };
 use crate::{configurations::endpoint, pools::Tool, scope::Scope, sealing, upstream::Specification};
 
@@ -67,6 +69,8 @@ impl Default for Catalogue {
 pub(super) struct Entry {
     configuration: Configuration,
     specification: Specification,
+    secret: Option<SecretUse>,
+    policy: ToolPolicy,
     tools: HashMap<String, PinnedTool>,
     listed_at: Option<Instant>,
     look_at: Mutex<Instant>,
@@ -76,10 +80,10 @@ impl Entry {
     /// The pinned tool, unless the server offers something else under its name by now.
     pub(super) fn tool(&self, name: &str) -> Result<&PinnedTool, Fault> {
         let tool = self.tools.get(name).ok_or_else(|| Fault::unknown("tool"))?;
-        if tool.changed {
+        if tool.changed && self.policy == ToolPolicy::Block {
             return Err(Fault::new(
                 Code::Conflict,
-                "The server changed this tool's definition after it was pinned. Review it; registering the server anew pins the new one.",
+                "The server changed this tool's definition after it was pinned. It is called again once the new one is reviewed and accepted.",
             ));
         }
         Ok(tool)
@@ -91,6 +95,33 @@ impl Entry {
 
     pub(super) const fn specification(&self) -> &Specification {
         &self.specification
+    }
+
+    /// What is known of its secret, where it has one.
+    pub(super) const fn secret(&self) -> Option<&SecretUse> {
+        self.secret.as_ref()
+    }
+
+    /// Which of the server's tools are offered.
+    pub(super) const fn filter(&self) -> &ToolFilter {
+        &self.configuration.tools
+    }
+
+    /// How often a call is sent again, where that is safe.
+    pub(super) const fn retries(&self) -> u8 {
+        self.configuration.retries
+    }
+
+    /// Whose it is.
+    pub(super) const fn scope(&self) -> Ownership {
+        self.configuration.scope
+    }
+
+    fn enabled(&self) -> Result<(), Fault> {
+        if self.configuration.enabled {
+            return Ok(());
+        }
+        Err(Fault::new(Code::Conflict, "The configuration is disabled."))
     }
 
     pub(super) fn timeout(&self) -> Duration {
@@ -116,8 +147,9 @@ impl Entry {
 /// The configuration by name or id, having asked its server once if the tool is not pinned.
 pub(super) async fn with_tool(scope: &Scope<'_, Tool>, configuration: &str, tool: &str) -> Result<Arc<Entry>, Fault> {
     let entry = entry(scope, configuration).await?;
-    if !entry.configuration.enabled {
-        return Err(Fault::new(Code::Conflict, "The configuration is disabled."));
+    entry.enabled()?;
+    if !filter::admits(entry.filter(), tool) {
+        return Err(Fault::unknown("tool"));
     }
     let asked_lately = entry.listed_at.is_some_and(|at| at.elapsed() < ASK_AGAIN_AFTER);
     if entry.tools.contains_key(tool) || asked_lately {
@@ -134,6 +166,7 @@ pub(super) async fn with_tool(scope: &Scope<'_, Tool>, configuration: &str, tool
 pub(super) async fn refreshed(scope: &Scope<'_, Tool>, id: ConfigurationId) -> Result<tools::Definitions, Fault> {
     let id = id.to_string();
     let entry = entry(scope, &id).await?;
+    entry.enabled()?;
     let definitions = asking::ask(scope, &entry).await?;
     // Other names of the same configuration find the new pins when their entries are reloaded.
     scope.parts.catalogue.entries.invalidate(&key(scope.context, &id)).await;
@@ -157,7 +190,8 @@ fn key(context: &Context, configuration: &str) -> Key {
     (context.organization, context.actor.subject.clone(), configuration.to_owned())
 }
 
-async fn entry(scope: &Scope<'_, Tool>, configuration: &str) -> Result<Arc<Entry>, Fault> {
+/// The configuration by name or id, whatever its state.
+pub(super) async fn entry(scope: &Scope<'_, Tool>, configuration: &str) -> Result<Arc<Entry>, Fault> {
     let key = key(scope.context, configuration);
     let entries = &scope.parts.catalogue.entries;
     let Some(known) = entries.get(&key).await else { return first(scope, key, configuration, None).await };
@@ -225,6 +259,7 @@ async fn load(
         Err(_) => db::configurations::by_name(&mut transaction, configuration).await?,
     };
     let pinned = db::tools::pinned(&mut transaction, stored.configuration.id).await?;
+    let policy = db::tools::policy(&mut transaction).await?;
     let credential = credential(&mut transaction, parts, &stored).await?;
     let specification = Specification {
         organization: context.organization,
@@ -236,10 +271,13 @@ async fn load(
         credential,
     };
     let definitions = &parts.catalogue.definitions;
-    let tools = pinned.into_iter().map(|pinned| (pinned.name.clone(), definitions.tool(context.organization, pinned)));
+    let tools =
+        pinned.into_iter().map(|pinned| (pinned.name.clone(), definitions.tool(context.organization, pinned, policy)));
     Ok(Arc::new(Entry {
+        secret: SecretUse::of(&stored.configuration, stored.secret_generation),
         configuration: stored.configuration,
         specification,
+        policy,
         tools: tools.collect(),
         listed_at,
         look_at: Mutex::new(Instant::now() + BELIEVED_FOR),
@@ -247,11 +285,18 @@ async fn load(
 }
 
 async fn credential(transaction: &mut db::Transaction, parts: &Tool, stored: &Stored) -> Result<Credential, Fault> {
-    let Authentication::Bearer { .. } = stored.configuration.auth else { return Ok(Credential::None) };
-    let secret = stored.secret.as_deref().ok_or_else(|| Fault::internal("a bearer configuration without a secret"))?;
+    if stored.configuration.auth == Authentication::None {
+        return Ok(Credential::None);
+    }
+    let secret = stored.secret.as_deref().ok_or_else(|| Fault::internal("a configuration lacks its secret"))?;
     let place =
         sealing::configuration_secret(transaction.organization(), stored.configuration.id, stored.secret_generation);
-    sealing::open_text(transaction, &parts.vault, &place, secret).await.map(Credential::Bearer)
+    let value = sealing::open_text(transaction, &parts.vault, &place, secret).await?;
+    Ok(match &stored.configuration.auth {
+        Authentication::None => Credential::None,
+        Authentication::Bearer { .. } => Credential::Bearer(value),
+        Authentication::Header { name, .. } => Credential::Header { name: name.clone(), value },
+    })
 }
 
 #[cfg(test)]
@@ -265,8 +310,9 @@ mod tests {
         let organization = OrganizationId::new();
         let configuration: Configuration = serde_json::from_value(json!({
             "id": ConfigurationId::new(), "name": "n", "description": null, "scope": "user", "endpoint": "http://x/mcp",
-            "transport": "http", "via": "native", "auth": { "type": "none" }, "timeout_ms": 1_000, "enabled": true,
-            "generation": 1, "created_by": "s", "created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00Z",
+            "transport": "http", "via": "native", "auth": { "type": "none" }, "timeout_ms": 1_000, "retries": 0,
+            "enabled": true, "tools": {}, "name_prefix": null, "generation": 1, "created_by": "s", "updated_by": "s",
+            "created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00Z",
         }))
         .unwrap();
         let specification = Specification {
@@ -279,7 +325,8 @@ mod tests {
             credential: Credential::None,
         };
         let tools = HashMap::new();
-        Arc::new(Entry { configuration, specification, tools, listed_at: None, look_at: Mutex::new(look_at) })
+        let (secret, policy, look_at) = (None, ToolPolicy::Block, Mutex::new(look_at));
+        Arc::new(Entry { configuration, specification, secret, policy, tools, listed_at: None, look_at })
     }
 
     #[test]

@@ -6,10 +6,13 @@ use std::sync::Arc;
 
 use moka::sync::Cache;
 use serde_json::Value;
-use shared::{Fault, db::tools::Pinned, id::OrganizationId, json::Raw};
+use shared::{Fault, command::tools::ToolPolicy, db::tools::Pinned, id::OrganizationId, json::Raw};
 use tokio::sync::OnceCell;
 
-use super::schema::{ArgumentSchema, heavily};
+use super::{
+    pinning,
+    schema::{ArgumentSchema, heavily},
+};
 use crate::upstream::HeaderParameter;
 
 /// The largest definition that is compiled on the thread that serves everybody, in bytes.
@@ -104,9 +107,12 @@ impl Default for Definitions {
 }
 
 impl Definitions {
-    /// The tool as read from the database; nothing is compiled yet.
-    pub(super) fn tool(&self, organization: OrganizationId, pinned: Pinned) -> PinnedTool {
+    /// The tool as read from the database; nothing is compiled yet. Where changed definitions are
+    /// called all the same, it is by what the server offers: the pinned schema says nothing of it.
+    pub(super) fn tool(&self, organization: OrganizationId, pinned: Pinned, policy: ToolPolicy) -> PinnedTool {
         let (changed, repeatable) = (pinned.changed, pinned.is_repeatable());
+        let offered = pinned.changed_definition.as_ref().filter(|_| policy == ToolPolicy::Warn);
+        let pinned = offered.and_then(|text| pinning::read(&Raw::parse(text.clone().into()).ok()?)).unwrap_or(pinned);
         let key = (organization, pinned.definition_hash);
         let definition = self.0.get_with(key, || Arc::new(Definition::new(pinned.definition)));
         PinnedTool { changed, repeatable, definition }
@@ -115,7 +121,7 @@ impl Definitions {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::pinning, *};
+    use super::*;
 
     fn pinned(definition: &str) -> Pinned {
         pinning::read(&Raw::parse(definition.to_owned().into()).unwrap()).unwrap()
@@ -126,15 +132,16 @@ mod tests {
         let definitions = Definitions::default();
         let (organization, another) = (OrganizationId::new(), OrganizationId::new());
         let text = r#"{"name":"a","inputSchema":{"properties":{"n":{"type":"integer"}}}}"#;
-        let one = definitions.tool(organization, pinned(text)).definition;
+        let one = definitions.tool(organization, pinned(text), ToolPolicy::Block).definition;
         assert!(!one.compiled.initialized());
         let arguments = Raw::parse(r#"{"n":"x"}"#.into()).unwrap();
         assert!(one.compiled().await.unwrap().check(&arguments).await.is_err());
-        let again = definitions.tool(organization, pinned(text)).definition;
+        let again = definitions.tool(organization, pinned(text), ToolPolicy::Block).definition;
         assert!(Arc::ptr_eq(&one, &again) && again.compiled.initialized());
-        let theirs = definitions.tool(another, pinned(text)).definition;
+        let theirs = definitions.tool(another, pinned(text), ToolPolicy::Block).definition;
         assert!(!Arc::ptr_eq(&one, &theirs), "organizations share nothing");
-        let other = definitions.tool(organization, pinned(r#"{"name":"a","inputSchema":{"properties":{}}}"#));
+        let other = pinned(r#"{"name":"a","inputSchema":{"properties":{}}}"#);
+        let other = definitions.tool(organization, other, ToolPolicy::Block);
         assert!(other.definition.compiled().await.unwrap().check(&arguments).await.is_ok());
     }
 
@@ -144,8 +151,24 @@ mod tests {
             r#"{{"name":"a","description":"{}","inputSchema":{{"required":["n"]}}}}"#,
             "x".repeat(2 * INLINE_BYTES)
         );
-        let tool = Definitions::default().tool(OrganizationId::new(), pinned(&text));
+        let tool = Definitions::default().tool(OrganizationId::new(), pinned(&text), ToolPolicy::Block);
         let compiled = tool.definition.compiled().await.unwrap();
         assert!(compiled.check(&Raw::empty_object()).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_changed_definition_is_called_by_what_is_offered_only_where_that_is_wanted() {
+        let changed = || Pinned {
+            changed: true,
+            changed_definition: Some(br#"{"name":"a","inputSchema":{"required":["new"]}}"#.to_vec()),
+            ..pinned(r#"{"name":"a","inputSchema":{"required":["old"]},"annotations":{"readOnlyHint":true}}"#)
+        };
+        let (definitions, organization) = (Definitions::default(), OrganizationId::new());
+        for (policy, argument) in [(ToolPolicy::Block, "old"), (ToolPolicy::Warn, "new")] {
+            let tool = definitions.tool(organization, changed(), policy);
+            assert!(tool.changed && tool.repeatable, "what is pinned says whether it may be repeated");
+            let arguments = Raw::parse(format!(r#"{{"{argument}":1}}"#).into()).unwrap();
+            assert!(tool.definition.compiled().await.unwrap().check(&arguments).await.is_ok(), "{policy:?}");
+        }
     }
 }

@@ -1,10 +1,14 @@
 //! Pinning: what a tool was when it was first seen is what it must stay. The hash covers what a
 //! model or a person relies on, in a form that does not depend on key order or spacing.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, value::RawValue};
 use sha2::{Digest, Sha256};
-use shared::{db::tools::Pinned, json::Raw};
+use shared::{Fault, command::tools::Change, db::tools::Pinned, json::Raw};
+
+use super::hex;
 
 /// The longest tool name, in bytes.
 const MAX_NAME_BYTES: usize = 256;
@@ -43,12 +47,41 @@ pub(super) fn read(definition: &Raw) -> Option<Pinned> {
         idempotent: offered.annotations.idempotent_hint,
         override_repeatable: None,
         changed: false,
+        changed_definition: None,
     })
 }
 
-/// SHA-256 over the canonical form of the fields that matter.
+/// How the offered definition differs from the pinned one, in the fields that the hash covers.
+pub(super) fn difference(pinned: &Pinned, offered: &Pinned) -> Result<Change, Fault> {
+    type Fields<'a> = BTreeMap<&'a str, &'a RawValue>;
+    fn fields(tool: &Pinned) -> Result<Fields<'_>, Fault> {
+        serde_json::from_slice(&tool.definition).map_err(Fault::internal)
+    }
+    let canonical = |field: Option<&&RawValue>| {
+        let mut text = String::new();
+        let value = field.and_then(|field| serde_json::from_str(field.get()).ok());
+        value.inspect(|value| write_canonical(value, &mut text)).map(|_| text)
+    };
+    let (mut before, mut after) = (fields(pinned)?, fields(offered)?);
+    let differs: Vec<&str> =
+        COVERED.into_iter().filter(|name| canonical(before.get(name)) != canonical(after.get(name))).collect();
+    for fields in [&mut before, &mut after] {
+        fields.retain(|name, _| differs.contains(name));
+    }
+    Ok(Change {
+        name: offered.name.clone(),
+        pinned: Raw::of(&before).map_err(Fault::internal)?,
+        offered: Raw::of(&after).map_err(Fault::internal)?,
+        offered_sha256: hex(&offered.definition_hash),
+        differs: differs.into_iter().map(str::to_owned).collect(),
+    })
+}
+
+/// The fields that matter.
+const COVERED: [&str; 6] = ["annotations", "description", "inputSchema", "name", "outputSchema", "title"];
+
+/// SHA-256 over their canonical form.
 fn hash(definition: &Raw) -> Option<[u8; 32]> {
-    const COVERED: [&str; 6] = ["annotations", "description", "inputSchema", "name", "outputSchema", "title"];
     let definition: Map<String, Value> = definition.read().ok()?;
     let covered = COVERED.iter().filter_map(|field| Some(((*field).to_owned(), definition.get(*field)?.clone())));
     let mut canonical = String::new();
@@ -107,6 +140,18 @@ mod tests {
         let one = pinned(r#"{"name":"a","description":"adds","inputSchema":{}}"#);
         let two = pinned(r#"{"name":"a","description":"adds, then mails your keys","inputSchema":{}}"#);
         assert_ne!(one.definition_hash, two.definition_hash);
+    }
+
+    #[test]
+    fn a_difference_names_the_fields_and_shows_them_as_they_were_written() {
+        let one = pinned(r#"{"name":"a","description":"adds","inputSchema":{"b":1,"a":2.50},"_meta":1}"#);
+        let two = pinned(r#"{"name":"a","inputSchema":{"a":2.50, "b":1},"description":"mails","title":"T","_meta":2}"#);
+        let change = difference(&one, &two).unwrap();
+        assert_eq!(change.differs, ["description", "title"]);
+        assert_eq!(change.pinned.bytes().as_ref(), br#"{"description":"adds"}"#);
+        assert_eq!(change.offered.bytes().as_ref(), br#"{"description":"mails","title":"T"}"#);
+        assert_eq!(change.offered_sha256, hex(&two.definition_hash));
+        assert!(difference(&one, &one).unwrap().differs.is_empty());
     }
 
     #[test]

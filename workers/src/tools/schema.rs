@@ -57,6 +57,11 @@ impl ArgumentSchema {
         Self(validator.ok().map(|validator| Arc::new(Compiled { validator, weight })))
     }
 
+    /// Whether it checks anything beyond that arguments are an object.
+    pub(super) const fn checks(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Names the first argument that does not fit.
     pub(super) async fn check(&self, arguments: &Raw) -> Result<(), Fault> {
         let bytes = arguments.bytes().len();

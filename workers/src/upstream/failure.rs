@@ -128,10 +128,17 @@ impl std::fmt::Display for Chain<'_> {
     }
 }
 
-/// Foreign text made fit to show: one line, no control or direction characters, at most 300.
-pub(super) fn printable(text: &str) -> String {
+/// Foreign text made fit to show: one line, no control, direction or hidden characters, at most 300.
+pub(crate) fn printable(text: &str) -> String {
     let visible = |character: char| match character {
-        '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}' => ' ',
+        '\u{ad}'
+        | '\u{180e}'
+        | '\u{200b}'..='\u{200f}'
+        | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}'
+        | '\u{feff}'
+        | '\u{fff9}'..='\u{fffb}'
+        | '\u{e0000}'..='\u{e01ef}' => ' ',
         other if other.is_control() => ' ',
         other => other,
     };
@@ -144,10 +151,10 @@ mod tests {
 
     #[test]
     fn foreign_words_are_cut_and_made_printable() {
-        let hostile = format!("a\r\nb\u{1b}[31m\u{202e}{}", "x".repeat(5_000));
+        let hostile = format!("a\r\nb\u{1b}[31m\u{202e}\u{e0041}{}", "x".repeat(5_000));
         let shown = printable(&hostile);
         assert_eq!(shown.chars().count(), SHOWN_CHARACTERS);
-        assert!(shown.starts_with("a  b [31m x"), "{shown:?}");
+        assert!(shown.starts_with("a  b [31m  x"), "{shown:?}");
         assert!(!shown.contains(char::is_control));
     }
 

@@ -91,13 +91,14 @@ impl Service {
 
     /// Has the service connect to an MCP server.
     pub(super) async fn connect(&self, specification: &Specification, digest: &[u8; 32]) -> Result<Remote, Fault> {
-        let remote = Remote::new(self.clone(), specification, digest);
-        within(Deadline::after(OPEN), async {
+        let mut remote = Remote::new(self.clone(), specification, digest);
+        let met = within(Deadline::after(OPEN), async {
             let body = remote.body(OPEN, &[]);
             let response = self.post("/mcp/connect", body, "-").await?;
-            answer::whole(response).await.map(drop)
+            answer::whole(response).await
         })
         .await?;
+        remote.version = answer::version(&met);
         Ok(remote)
     }
 
@@ -168,6 +169,8 @@ pub(super) struct Remote {
     // `"client_id":"..","specification":{..}`: the beginning of every request, token included.
     preamble: Secret<String>,
     client_id: String,
+    /// The version of the protocol that was agreed upon.
+    pub(super) version: String,
 }
 
 impl Remote {
@@ -179,7 +182,7 @@ impl Remote {
         let client_id = hex(&hash.finalize());
         // `via` is part of the digest, so a forced client is not the one that asked for it.
         let auth = match &specification.credential {
-            Credential::None => json!({ "type": "none" }),
+            Credential::None | Credential::Header { .. } => json!({ "type": "none" }),
             Credential::Bearer(token) => json!({ "type": "bearer", "token": token.reveal() }),
         };
         let transport = match specification.transport {
@@ -187,11 +190,14 @@ impl Remote {
             Transport::Sse => "sse",
         };
         let mut described = json!({ "transport": transport, "url": specification.endpoint.as_str(), "auth": auth });
+        if let Credential::Header { name, value } = &specification.credential {
+            described["headers"] = json!({ name.as_str(): value.reveal() });
+        }
         if let Some(proxy) = proxy {
             described["proxy"] = proxy.into();
         }
         let preamble = Secret::new(format!(r#"{{"client_id":"{client_id}","specification":{described}"#));
-        Self { service, preamble, client_id }
+        Self { service, preamble, client_id, version: String::new() }
     }
 
     /// A request's body: the preamble, the time that is left, and the rest of the object's inside.

@@ -17,6 +17,7 @@ use shared::{Fault, command::configurations::Credential, json::Raw};
 use tokio::sync::Mutex;
 use url::Url;
 
+pub(super) use self::era::Failed;
 use self::{
     era::Link,
     exchange::{Exchange, Failure, MAX_RESULT_BYTES, METHOD, NAME},
@@ -42,8 +43,8 @@ impl std::fmt::Debug for Native {
 
 impl Native {
     /// Finds the server: guard, era, version, session.
-    pub(super) async fn connect(egress: &Egress, endpoint: &Url, credential: &Credential) -> Result<Self, Fault> {
-        egress.check(endpoint)?;
+    pub(super) async fn connect(egress: &Egress, endpoint: &Url, credential: &Credential) -> Result<Self, Failed> {
+        egress.check(endpoint).map_err(Fault::from)?;
         let link = Link::open(egress, endpoint, credential).await?;
         Ok(Self {
             egress: egress.clone(),
@@ -81,21 +82,34 @@ impl Native {
         self.on(link, request.request_id, MAX_RESULT_BYTES).ask(id, headers, body, request.progress).await
     }
 
-    pub(super) async fn list_tools(&self, deadline: shared::Deadline, request_id: &str) -> Result<Vec<Raw>, Fault> {
+    /// The version of the protocol that was agreed upon, and when the server first answered.
+    pub(super) fn met(&self) -> (String, Option<std::time::Instant>) {
+        let link = self.link.load();
+        (link.version.to_string(), link.answered_at)
+    }
+
+    /// `is_whole`: with the tools that cannot be called.
+    pub(super) async fn list_tools(
+        &self,
+        deadline: shared::Deadline,
+        request_id: &str,
+        is_whole: bool,
+    ) -> Result<Vec<Raw>, Fault> {
         within(deadline, async {
             let link = self.link.load_full();
-            match self.list_on(&link, request_id).await {
+            let (listing, link) = match self.list_on(&link, request_id).await {
                 Err(Failure::Stranger(_)) => {
                     let link = Box::pin(self.renewed(&link, request_id)).await?;
-                    self.list_on(&link, request_id).await.map_err(Failure::into_fault)
+                    (self.list_on(&link, request_id).await, link)
                 }
-                outcome => outcome.map_err(Failure::into_fault),
-            }
+                outcome => (outcome, link),
+            };
+            Ok(listing.map_err(Failure::into_fault)?.finish(link.is_modern && !is_whole))
         })
         .await
     }
 
-    async fn list_on(&self, link: &Arc<Link>, request_id: &str) -> Result<Vec<Raw>, Failure> {
+    async fn list_on(&self, link: &Arc<Link>, request_id: &str) -> Result<Listing, Failure> {
         let mut listing = Listing::default();
         let mut cursor: Option<String> = None;
         loop {
@@ -104,12 +118,12 @@ impl Native {
             let headers = headers(link, HeaderValue::from_static("tools/list"));
             let page = match self.on(link, request_id, listing.room_bytes()).ask(id, headers, body, None).await {
                 // A server without tools need not know the method.
-                Err(Failure::Fault { code: Some(failure::METHOD_NOT_FOUND), .. }) => return Ok(Vec::new()),
+                Err(Failure::Fault { code: Some(failure::METHOD_NOT_FOUND), .. }) => return Ok(Listing::default()),
                 page => page?,
             };
             match listing.take(&page)? {
                 Some(next) => cursor = Some(next.to_owned()),
-                None => return Ok(listing.finish(link.is_modern)),
+                None => return Ok(listing),
             }
         }
     }
@@ -126,7 +140,8 @@ impl Native {
             return Ok(current);
         }
         tracing::info!(request_id, "the upstream does not know us any more, connecting anew");
-        let fresh = Arc::new(Link::open(&self.egress, &self.endpoint, &self.credential).await?);
+        let opened = Link::open(&self.egress, &self.endpoint, &self.credential).await;
+        let fresh = Arc::new(opened.map_err(|failed| failed.fault)?);
         self.link.store(Arc::clone(&fresh));
         Ok(fresh)
     }

@@ -52,6 +52,15 @@ pub(super) async fn whole(response: Response) -> Result<Bytes, Fault> {
     }
 }
 
+/// The version of the protocol that a new client speaks; empty where it is not told.
+pub(super) fn version(body: &Bytes) -> String {
+    #[derive(Deserialize)]
+    struct Met {
+        protocol_version: String,
+    }
+    serde_json::from_slice::<Met>(body).map(|met| failure::printable(&met.protocol_version)).unwrap_or_default()
+}
+
 /// The `result` of a call, still the bytes it came in.
 pub(super) fn result(body: &Bytes) -> Result<Raw, Fault> {
     match serde_json::from_slice::<Frame<'_>>(body) {
@@ -112,6 +121,9 @@ fn fault(error: ServiceError<'_>) -> Fault {
         }
         ("invalid", _) if words.starts_with("specification.auth") => {
             Fault::invalid("auth.token", "The token holds characters that no header can carry.")
+        }
+        ("invalid", _) if words.starts_with("specification.headers") => {
+            Fault::invalid("auth.name", "The FastMCP service cannot send this header.")
         }
         ("invalid", _) if !words.starts_with("specification.") && !words.starts_with("client_id") => {
             Fault::new(Code::Invalid, format!("The call cannot be carried: {words}"))

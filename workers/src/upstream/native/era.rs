@@ -6,7 +6,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use http::{
@@ -23,7 +23,10 @@ use rmcp::{
     },
 };
 use serde_json::json;
-use shared::{Fault, command::configurations::Credential};
+use shared::{
+    Fault,
+    command::configurations::{Credential, Stage},
+};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
@@ -52,6 +55,10 @@ pub(super) struct Link {
     pub(super) headers: HeaderMap,
     /// The inside of every request's `_meta` object; empty in the handshake era.
     pub(super) meta: Box<str>,
+    /// The version of the protocol.
+    pub(super) version: Box<str>,
+    /// When the server first answered.
+    pub(super) answered_at: Option<Instant>,
     next_id: AtomicU64,
     // Owns the session: dropping it ends the session on the server too.
     keeper: Mutex<Option<RunningService<RoleClient, ClientConfig>>>,
@@ -65,7 +72,7 @@ impl std::fmt::Debug for Link {
 
 impl Link {
     /// Negotiates. Whatever the server does, it ends within two attempts of 8 seconds.
-    pub(super) async fn open(egress: &Egress, endpoint: &Url, credential: &Credential) -> Result<Self, Fault> {
+    pub(super) async fn open(egress: &Egress, endpoint: &Url, credential: &Credential) -> Result<Self, Failed> {
         let mut headers = base_headers(credential)?;
         let modern_first = ClientLifecycleMode::Auto {
             preferred_versions: vec![ProtocolVersion::V_2026_07_28],
@@ -73,12 +80,14 @@ impl Link {
         };
         let found = match attempt(egress, endpoint, credential, modern_first).await {
             Ok(found) => Ok(found),
-            Err(failed) if failed.is_final => Err(failed.fault),
+            Err(failed) if failed.is_final => Err(failed),
             // Old servers answer the unknown probe with anything: an error page, silence, nonsense.
             Err(first) => match attempt(egress, endpoint, credential, ClientLifecycleMode::Initialize).await {
                 Ok(found) => Ok(found),
-                Err(second) if second.is_final => Err(second.fault),
-                Err(_) => Err(first.fault),
+                Err(second) if second.is_final => {
+                    Err(Failed { answered_at: first.answered_at.or(second.answered_at), ..second })
+                }
+                Err(_) => Err(first),
             },
         }?;
         headers.insert(PROTOCOL_VERSION, value(found.version.as_str())?);
@@ -93,6 +102,8 @@ impl Link {
             is_modern,
             headers,
             meta: meta.into(),
+            version: found.version.as_str().into(),
+            answered_at: found.answered_at,
             next_id: AtomicU64::new(FIRST_ID),
             keeper: Mutex::new(keeper),
         })
@@ -123,12 +134,26 @@ struct Found {
     service: RunningService<RoleClient, ClientConfig>,
     version: ProtocolVersion,
     session: Option<Arc<str>>,
+    answered_at: Option<Instant>,
 }
 
 /// Why an attempt failed, and whether another kind of attempt could end differently.
-struct Failed {
-    fault: Fault,
+#[derive(Debug)]
+pub(in crate::upstream) struct Failed {
+    /// What the caller is told.
+    pub(in crate::upstream) fault: Fault,
     is_final: bool,
+    /// Where on its way the connection ended.
+    pub(in crate::upstream) stage: Stage,
+    /// When the server first answered.
+    pub(in crate::upstream) answered_at: Option<Instant>,
+}
+
+/// A mistake in what we were told, found before anything was sent.
+impl From<Fault> for Failed {
+    fn from(fault: Fault) -> Self {
+        Self { fault, is_final: true, stage: Stage::Protocol, answered_at: None }
+    }
 }
 
 async fn attempt(
@@ -148,8 +173,12 @@ async fn attempt(
         .max_error_response_size(4 * 1024);
     // The standing stream of a session brings nothing that a call waits for.
     config.retry_config = Arc::<NeverRetry>::default();
-    if let Credential::Bearer(token) = credential {
-        config = config.auth_header(token.reveal().as_str());
+    match credential {
+        Credential::None => {}
+        Credential::Bearer(token) => config = config.auth_header(token.reveal().as_str()),
+        Credential::Header { .. } => {
+            config = config.custom_headers(own_header(credential)?.into_iter().collect());
+        }
     }
     let transport = StreamableHttpClientTransport::with_client(probe, config);
     let identity =
@@ -159,17 +188,22 @@ async fn attempt(
     match served {
         Ok(Ok(service)) => {
             given_up.disarm();
-            found(service, &seen).map_err(|fault| Failed { fault, is_final: true })
+            found(service, &seen).map_err(|fault| Failed { answered_at: seen.answered_at(), ..Failed::from(fault) })
         }
         Ok(Err(error)) => Err(failed(&error, &seen)),
-        Err(_) => Err(Failed { fault: failure::late(), is_final: false }),
+        Err(_) => {
+            let answered_at = seen.answered_at();
+            let stage = if answered_at.is_some() { Stage::Protocol } else { Stage::Http };
+            Err(Failed { fault: failure::late(), is_final: false, stage, answered_at })
+        }
     }
 }
 
 /// The error's text may quote the server: only its kind is used.
 fn failed(error: &ClientInitializeError, seen: &Seen) -> Failed {
+    let answered_at = seen.answered_at();
     if let Some(failed) = seen.failure() {
-        return Failed { fault: failed.fault, is_final: failed.is_final };
+        return Failed { fault: failed.fault, is_final: failed.is_final, stage: failed.stage, answered_at };
     }
     let fault = match error {
         ClientInitializeError::NoCompatibleProtocolVersion { .. } => {
@@ -177,7 +211,7 @@ fn failed(error: &ClientInitializeError, seen: &Seen) -> Failed {
         }
         _ => failure::garbage("is not MCP"),
     };
-    Failed { fault, is_final: false }
+    Failed { fault, is_final: false, stage: Stage::Protocol, answered_at }
 }
 
 fn found(service: RunningService<RoleClient, ClientConfig>, seen: &Seen) -> Result<Found, Fault> {
@@ -187,7 +221,7 @@ fn found(service: RunningService<RoleClient, ClientConfig>, seen: &Seen) -> Resu
         .filter(|version| ProtocolVersion::KNOWN_VERSIONS.contains(version))
         .ok_or_else(|| failure::garbage("names no version of MCP that is spoken here"))?;
     let session = seen.session().filter(|_| version.has_initialize());
-    Ok(Found { service, version, session })
+    Ok(Found { service, version, session, answered_at: seen.answered_at() })
 }
 
 fn base_headers(credential: &Credential) -> Result<HeaderMap, Fault> {
@@ -200,7 +234,21 @@ fn base_headers(credential: &Credential) -> Result<HeaderMap, Fault> {
         bearer.set_sensitive(true);
         headers.insert(AUTHORIZATION, bearer);
     }
+    if let Some((name, value)) = own_header(credential)? {
+        headers.insert(name, value);
+    }
     Ok(headers)
+}
+
+/// The header of the server's own that carries the secret, where one does.
+fn own_header(credential: &Credential) -> Result<Option<(HeaderName, HeaderValue)>, Fault> {
+    let Credential::Header { name, value } = credential else { return Ok(None) };
+    let name = HeaderName::try_from(name.as_str())
+        .map_err(|_| Fault::invalid("auth.name", "The header's name holds characters that no header can have."))?;
+    let mut value = HeaderValue::try_from(value.reveal().as_str())
+        .map_err(|_| Fault::invalid("auth.value", "The value holds characters that no header can carry."))?;
+    value.set_sensitive(true);
+    Ok(Some((name, value)))
 }
 
 fn value(text: &str) -> Result<HeaderValue, Fault> {

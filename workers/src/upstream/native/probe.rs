@@ -3,7 +3,8 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::Instant,
 };
 
 use http::{HeaderName, HeaderValue, StatusCode};
@@ -16,7 +17,7 @@ use rmcp::{
         },
     },
 };
-use shared::Fault;
+use shared::{Fault, command::configurations::Stage};
 use tokio_util::sync::CancellationToken;
 
 use crate::upstream::failure;
@@ -38,6 +39,7 @@ pub(super) struct Probe {
 pub(super) struct Seen {
     session: Mutex<Option<Arc<str>>>,
     failure: Mutex<Option<Failed>>,
+    answered_at: OnceLock<Instant>,
 }
 
 /// The last failure, and whether asking in the other era could end differently.
@@ -47,6 +49,8 @@ pub(super) struct Failed {
     pub(super) fault: Fault,
     /// True when the server was not reached or refused the credential, whatever the era.
     pub(super) is_final: bool,
+    /// Where on its way the connection ended.
+    pub(super) stage: Stage,
 }
 
 impl Seen {
@@ -60,37 +64,50 @@ impl Seen {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// When the server first answered anything.
+    pub(super) fn answered_at(&self) -> Option<Instant> {
+        self.answered_at.get().copied()
+    }
+
     fn answered(&self, answer: &StreamableHttpPostResponse) {
+        self.answered_at.get_or_init(Instant::now);
         if let StreamableHttpPostResponse::Json(_, Some(id)) | StreamableHttpPostResponse::Sse(_, Some(id)) = answer {
             *self.session.lock().unwrap_or_else(PoisonError::into_inner) = Some(id.as_str().into());
         }
     }
 
     fn failed(&self, error: &StreamableHttpError<reqwest::Error>) {
-        let (fault, is_final) = classified(error);
-        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(Failed { fault, is_final });
+        if !matches!(error, StreamableHttpError::Client(_)) {
+            self.answered_at.get_or_init(Instant::now);
+        }
+        let (fault, is_final, stage) = classified(error);
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(Failed { fault, is_final, stage });
     }
 }
 
 /// What an error of the transport means. Its text may quote the server, so it goes nowhere.
-fn classified(error: &StreamableHttpError<reqwest::Error>) -> (Fault, bool) {
+fn classified(error: &StreamableHttpError<reqwest::Error>) -> (Fault, bool, Stage) {
     match error {
-        StreamableHttpError::Client(error) => (failure::transport_kind(error), true),
-        StreamableHttpError::AuthRequired(_) => (failure::credential_refused(), true),
-        StreamableHttpError::InsufficientScope(_) => (failure::status(StatusCode::FORBIDDEN), true),
+        StreamableHttpError::Client(error) => (failure::transport_kind(error), true, Stage::Http),
+        StreamableHttpError::AuthRequired(_) => (failure::credential_refused(), true, Stage::Auth),
+        StreamableHttpError::InsufficientScope(_) => (failure::status(StatusCode::FORBIDDEN), true, Stage::Auth),
         StreamableHttpError::HttpStatus(error) => {
             let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::BAD_GATEWAY);
-            (failure::status(status), false)
+            (failure::status(status), false, refused_at(status))
         }
-        StreamableHttpError::ResponseBodyTooLarge { .. } => (failure::too_large(), false),
+        StreamableHttpError::ResponseBodyTooLarge { .. } => (failure::too_large(), false, Stage::Protocol),
         StreamableHttpError::UnexpectedServerResponse(text) => {
             match text.strip_prefix("HTTP ").and_then(|rest| rest.get(..3)).and_then(|code| code.parse().ok()) {
-                Some(status) => (failure::status(status), matches!(status.as_u16(), 401 | 403)),
-                None => (failure::garbage("is not MCP"), false),
+                Some(status) => (failure::status(status), refused_at(status) == Stage::Auth, refused_at(status)),
+                None => (failure::garbage("is not MCP"), false, Stage::Protocol),
             }
         }
-        _ => (failure::garbage("is not MCP"), false),
+        _ => (failure::garbage("is not MCP"), false, Stage::Protocol),
     }
+}
+
+const fn refused_at(status: StatusCode) -> Stage {
+    if matches!(status.as_u16(), 401 | 403) { Stage::Auth } else { Stage::Http }
 }
 
 impl Probe {

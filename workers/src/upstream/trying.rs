@@ -1,0 +1,85 @@
+//! Opening a client for a trial: not kept, not shared, and with an account of how far it came.
+
+use std::{sync::Arc, time::Instant};
+
+use shared::{Code, Fault, command::configurations::Stage};
+use tokio_util::task::TaskTracker;
+
+use super::{Client, Inner, Kind, Specification, Upstreams, native::Native};
+
+/// A client that was opened for a trial.
+#[derive(Debug)]
+pub struct Opened {
+    /// The client. Nobody else has it.
+    pub client: Arc<Client>,
+    /// The version of the protocol that was agreed upon.
+    pub version: String,
+    /// When the server first answered; `None` where another process speaks to it.
+    pub answered_at: Option<Instant>,
+}
+
+/// How opening one failed.
+#[derive(Debug)]
+pub struct Unopened {
+    /// Where on its way.
+    pub stage: Stage,
+    /// What the caller of a tool would be told.
+    pub fault: Fault,
+    /// When the server first answered, if it did.
+    pub answered_at: Option<Instant>,
+}
+
+impl Upstreams {
+    /// Opens a client that is not kept. An error is ours; that the server is not what it should be
+    /// is an outcome.
+    pub async fn try_out(&self, specification: &Specification) -> Result<Result<Opened, Unopened>, Fault> {
+        match self.0.service(specification)? {
+            None => Ok(self.0.try_native(specification).await),
+            Some(_) => self.0.try_service(specification).await,
+        }
+    }
+}
+
+impl Inner {
+    async fn try_native(&self, specification: &Specification) -> Result<Opened, Unopened> {
+        let Specification { endpoint, credential, .. } = specification;
+        let native = Native::connect(&self.egress, endpoint, credential).await.map_err(|failed| Unopened {
+            stage: failed.stage,
+            fault: failed.fault,
+            answered_at: failed.answered_at,
+        })?;
+        let (version, answered_at) = native.met();
+        Ok(Opened { client: client(Kind::Native(Box::new(native))), version, answered_at })
+    }
+
+    async fn try_service(&self, specification: &Specification) -> Result<Result<Opened, Unopened>, Fault> {
+        match self.open(specification, &specification.digest()).await {
+            Ok(kind) => {
+                let version = if let Kind::FastMcp(remote) = &kind { remote.version.clone() } else { String::new() };
+                Ok(Ok(Opened { client: client(kind), version, answered_at: None }))
+            }
+            Err(fault) => {
+                let stage = match fault.code {
+                    Code::Reconnect => Stage::Auth,
+                    Code::UpstreamFailed if fault == super::failure::unreachable() => Stage::Http,
+                    Code::UpstreamFailed | Code::Invalid => Stage::Protocol,
+                    Code::Timeout => Stage::Http,
+                    // The service, not the server.
+                    _ => return Err(fault),
+                };
+                Ok(Err(Unopened { stage, fault, answered_at: None }))
+            }
+        }
+    }
+}
+
+fn client(kind: Kind) -> Arc<Client> {
+    Arc::new(Client { kind, calls: TaskTracker::new() })
+}
+
+impl Client {
+    /// Ends it, on the server too, without anybody waiting for that.
+    pub fn let_go(self: Arc<Self>) {
+        tokio::spawn(self.retire());
+    }
+}
