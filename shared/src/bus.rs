@@ -168,6 +168,11 @@ impl Bus {
         }
     }
 
+    /// Counts connections lost.
+    pub(crate) fn losses(&self) -> watch::Receiver<u64> {
+        self.0.losses.clone()
+    }
+
     /// True while the connection stands.
     pub fn is_connected(&self) -> bool {
         self.0.client.connection_state() == async_nats::connection::State::Connected
