@@ -21,7 +21,7 @@ use crate::{
     outbox,
     pools::{Audit, Controller, Dispatch, Session, Token, Tool},
     queued::{self, Load},
-    reconcile,
+    reconcile, rotation,
     tools::Catalogue,
     trail,
     upstream::{FastMcpConfig, Upstreams},
@@ -210,9 +210,13 @@ async fn session(bus: Bus, database: Database, shift: Shift) -> anyhow::Result<(
 
 async fn token(configuration: Configuration, bus: Bus, database: Database, shift: Shift) -> anyhow::Result<()> {
     let vault = vault(configuration.vault)?;
+    let keys = rotation::needed::require(&database, &vault, &shift.stop).await?;
     let egress = Egress::new(&configuration.egress)?;
     let (announcer, standing) = (Announcer::new(&bus, &[Bucket::Configs]), standing(&bus));
-    shift.answer(Arc::new(Token { bus, database, standing, vault, egress, announcer })).await
+    let parts = Arc::new(Token { bus, database, standing, vault, egress, announcer });
+    tokio::spawn(rotation::serve(Arc::clone(&parts), shift.stop.clone()));
+    shift.answer(parts).await?;
+    keys.await?
 }
 
 /// Who may act, as a pool hears it that does not write it.
@@ -228,6 +232,7 @@ async fn tool(
     shift: Shift,
 ) -> anyhow::Result<()> {
     let vault = vault(configuration.vault)?;
+    let keys = rotation::needed::require(&database, &vault, &shift.stop).await?;
     let egress = Egress::new(&configuration.egress)?;
     let mut proxy_url = None;
     if configuration.fastmcp.is_some() {
@@ -262,7 +267,7 @@ async fn tool(
     queue.await??;
     shift.finish().await;
     upstreams.close_all().await;
-    Ok(())
+    keys.await?
 }
 
 fn vault(configuration: Option<VaultConfig>) -> anyhow::Result<Vault> {
