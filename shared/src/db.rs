@@ -70,11 +70,7 @@ impl Database {
     }
 
     /// The same where only one member sees the row concerned.
-    pub async fn on_behalf_of_member(
-        &self,
-        organization: OrganizationId,
-        subject: &str,
-    ) -> Result<Transaction, Fault> {
+    pub async fn on_behalf_of_member(&self, organization: OrganizationId, subject: &str) -> Result<Transaction, Fault> {
         self.begin(organization, subject, Role::Admin, false).await
     }
 

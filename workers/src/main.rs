@@ -50,7 +50,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     // One TLS implementation for all crates; whoever asks second finds it installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
     match Arguments::parse() {
-        Arguments { instead: Some(Instead::RotateKeys(arguments)), .. } => command::run(arguments).await,
+        Arguments { instead: Some(Instead::RotateKeys(arguments)), .. } => command::run(&arguments).await,
         Arguments { pool: Some(pool), .. } => workers::start::run(pool.into()).await.map(|()| ExitCode::SUCCESS),
         // The parser asks for one of the two.
         Arguments { .. } => Ok(ExitCode::FAILURE),

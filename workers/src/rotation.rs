@@ -70,7 +70,7 @@ pub async fn rewrap_all(database: &Database, vault: &Vault) -> Result<Swept, Fau
         drop(across);
         let Some(last) = ids.last().copied() else { return Ok(swept) };
         for id in ids {
-            match survive(rewrap(database, vault, id).await, |_| format!("the data keys of organization {id}"))? {
+            match survive(rewrap(database, vault, id).await, || format!("the data keys of organization {id}"))? {
                 Some(keys) => swept.done += keys,
                 None => swept.left += 1,
             }
@@ -104,7 +104,7 @@ pub async fn renew_all(database: &Database, vault: &Vault, due: Due) -> Result<S
         drop(across);
         let Some(last) = ids.last().copied() else { return Ok(swept) };
         for id in ids {
-            match survive(renew(database, vault, id, due).await, |_| format!("the data key of organization {id}"))? {
+            match survive(renew(database, vault, id, due).await, || format!("the data key of organization {id}"))? {
                 Some(renewed) => swept.done += u64::from(renewed),
                 None => swept.left += 1,
             }
@@ -123,40 +123,49 @@ async fn renew(database: &Database, vault: &Vault, organization: OrganizationId,
     Ok(renewed)
 }
 
-/// Seals with its organization's active key whatever an earlier one sealed.
+/// Seals with its organization's active key whatever an earlier one sealed. Rows that somebody else
+/// holds are tried again a moment later.
 pub async fn reseal_all(database: &Database, vault: &Vault) -> Result<Swept, Fault> {
-    let mut done = 0;
-    for round in 1.. {
-        let (more, left) = reseal_round(database, vault).await?;
-        done += more;
-        if left == 0 || round == ROUNDS {
-            return Ok(Swept { done, left });
+    let mut swept = Swept::default();
+    for round in 1..=ROUNDS {
+        let Round { done, held, broken } = reseal_round(database, vault).await?;
+        swept = Swept { done: swept.done + done, left: held + broken };
+        if held == 0 || round == ROUNDS {
+            break;
         }
         tokio::time::sleep(NEXT_ROUND_AFTER).await;
     }
-    Ok(Swept::default())
+    Ok(swept)
 }
 
-async fn reseal_round(database: &Database, vault: &Vault) -> Result<(u64, u64), Fault> {
-    let (mut done, mut left, mut after) = (0, 0, None);
+#[derive(Clone, Copy, Debug, Default)]
+struct Round {
+    done: u64,
+    held: u64,
+    broken: u64,
+}
+
+async fn reseal_round(database: &Database, vault: &Vault) -> Result<Round, Fault> {
+    let (mut round, mut after) = (Round::default(), None);
     loop {
         let mut across = database.on_behalf_of(OrganizationId::PLATFORM).await?;
         let lagging = db::sealed::lagging(&mut across, after.as_ref()).await?;
         drop(across);
-        let Some(last) = lagging.last().cloned() else { return Ok((done, left)) };
+        let Some(last) = lagging.last().cloned() else { return Ok(round) };
         for one in &lagging {
-            let what = |_: &Fault| format!("the secret of configuration {} of {}", one.id, one.organization_id);
+            let what = || format!("the secret of configuration {} of {}", one.id, one.organization_id);
             match survive(reseal(database, vault, one).await, what)? {
-                Some(true) => done += 1,
-                Some(false) | None => left += 1,
+                Some(true) => round.done += 1,
+                Some(false) => round.held += 1,
+                None => round.broken += 1,
             }
         }
-        tracing::info!(secrets = done, left, up_to = %last.organization_id, "sealed anew");
+        tracing::info!(?round, up_to = %last.organization_id, "secrets sealed anew");
         after = Some(last);
     }
 }
 
-/// Says whether it is done; a row that somebody else holds is not.
+/// Says whether it is done; a row that somebody else holds, or that is gone, is not.
 async fn reseal(database: &Database, vault: &Vault, lagging: &Lagging) -> Result<bool, Fault> {
     let (organization, id) = (lagging.organization_id, lagging.id);
     let mut transaction = match &lagging.user_subject {
@@ -175,12 +184,12 @@ async fn reseal(database: &Database, vault: &Vault, lagging: &Lagging) -> Result
 }
 
 /// One organization's broken key or secret is named and left; without a database nobody gets further.
-fn survive<T>(outcome: Result<T, Fault>, what: impl FnOnce(&Fault) -> String) -> Result<Option<T>, Fault> {
+fn survive<T>(outcome: Result<T, Fault>, what: impl FnOnce() -> String) -> Result<Option<T>, Fault> {
     match outcome {
         Ok(value) => Ok(Some(value)),
         Err(fault) if matches!(fault.code, Code::Unavailable | Code::OutcomeUnknown) => Err(fault),
-        Err(fault) => {
-            tracing::error!(what = what(&fault), "stays under its old key; the line before says why");
+        Err(_) => {
+            tracing::error!(what = what(), "stays under its old key; the line before says why");
             Ok(None)
         }
     }

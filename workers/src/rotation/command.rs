@@ -45,7 +45,7 @@ pub struct RotateKeys {
 }
 
 /// Runs it.
-pub async fn run(arguments: RotateKeys) -> anyhow::Result<ExitCode> {
+pub async fn run(arguments: &RotateKeys) -> anyhow::Result<ExitCode> {
     let mut reader = Reader::default();
     let log: Option<telemetry::Log> = reader.read("log");
     let database: Option<config::Database> = reader.read("database");
@@ -58,7 +58,7 @@ pub async fn run(arguments: RotateKeys) -> anyhow::Result<ExitCode> {
     let ended = if arguments.status {
         status(&database, &vault).await
     } else {
-        rotate(&arguments, &database, &vault).await.map(|()| ExitCode::SUCCESS)
+        rotate(arguments, &database, &vault).await.map(|()| ExitCode::SUCCESS)
     };
     database.close().await;
     ended
@@ -138,7 +138,7 @@ async fn lagging(database: &Database) -> Result<usize, Fault> {
 
 /// A fault's words are for people outside; its cause is in the log.
 fn told(fault: Fault) -> anyhow::Error {
-    anyhow::anyhow!("{fault}: the log says why; the command may be repeated")
+    anyhow::Error::new(fault).context("the log says why; the command may be repeated")
 }
 
 fn say(line: &str) -> std::io::Result<()> {
