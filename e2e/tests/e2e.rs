@@ -26,8 +26,10 @@ mod members;
 mod organizations;
 mod payloads;
 mod permissions;
+mod pooler;
 mod promises;
 mod roles;
+mod rotation;
 mod schemas;
 mod secrecy;
 mod servers;
@@ -230,8 +232,9 @@ fn main() -> ExitCode {
             mutated_configurations_are_never_our_failure,
             mutated_organizations_are_never_our_failure,
         }
-        secrecy {
-            a_bearer_secret_comes_out_nowhere,
+        rotation {
+            a_key_that_is_due_is_replaced_by_the_next_secret_and_workers_seal_the_rest,
+            a_worker_without_a_key_that_is_needed_does_not_start,
         }
     );
     trials!(all, world;
@@ -269,11 +272,34 @@ fn main() -> ExitCode {
             forged_news_are_not_believed_and_hide_no_genuine_ones,
         }
     );
+    let talkative = Arc::new(World::with(secrecy::at_trace));
+    trials!(all, talkative;
+        secrecy {
+            a_secret_of_any_field_comes_out_nowhere,
+        }
+    );
+    let rotated = Arc::new(World::with(rotation::two_keys));
+    trials!(all, rotated;
+        rotation {
+            keys_rotate_under_load_and_nothing_fails_or_stays_behind,
+        }
+    );
+    let pooled = Arc::new(World::with(pooler::before_the_database));
+    trials!(all, pooled;
+        pooler {
+            every_command_works_through_a_transaction_pooler,
+        }
+    );
     // A stranger's clone has no schemas beside it: said in the output, and no failure.
     let lacks_schemas = |trial: &Trial| trial.name().starts_with("payloads::") && !schemas::are_here();
-    let all = all.into_iter().map(|trial| if lacks_schemas(&trial) { trial.with_ignored_flag(true) } else { trial });
+    // No registry of the locked environment has a pooler: said in the output, and no failure.
+    let lacks_pooler = |trial: &Trial| trial.name().starts_with("pooler::") && !pooler::is_here();
+    let all = all.into_iter().map(|trial| {
+        let lacks = lacks_schemas(&trial) || lacks_pooler(&trial);
+        trial.with_ignored_flag(lacks)
+    });
     let conclusion = libtest_mimic::run(&arguments, all.collect());
-    let clean = leftovers::check(&world);
+    let clean = [&world, &talkative, &rotated, &pooled].map(|world| leftovers::check(world)) == [true; 4];
     let kept = if promises::are_asked_for(&arguments) {
         promises::run(&arguments)
     } else {

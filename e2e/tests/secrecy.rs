@@ -1,11 +1,13 @@
-//! A bearer secret goes in once and comes out nowhere but at the server it is for: not in answers,
-//! logs, the audit trail, streams, the shared state or the database.
+//! A secret goes in once, by whatever field, and comes out nowhere but at the server it is for: not in
+//! answers, logs at their most talkative, metrics, the audit trail, streams, the shared state, the
+//! database or a dump of it.
 
 use std::{path::Path, sync::Arc};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use reqwest::Method;
 use serde_json::{Value, json};
+use stack::Options;
 use uuid::Uuid;
 
 use crate::{
@@ -14,6 +16,13 @@ use crate::{
     trail::Trail,
     world::{System, Tenant},
 };
+
+/// A system that logs everything it can.
+pub(crate) fn at_trace(options: &mut Options) {
+    for variables in [&mut options.worker_env, &mut options.gateway_env] {
+        variables.push(("LOG_FILTER".to_owned(), "trace".to_owned()));
+    }
+}
 
 /// A secret made for one test, and every form in which it might turn up.
 struct Canary {
@@ -106,7 +115,7 @@ async fn spread(system: &System, tenant: &Tenant, canary: &Canary) -> Vec<(Strin
     answers
 }
 
-pub(crate) async fn a_bearer_secret_comes_out_nowhere(system: Arc<System>) {
+pub(crate) async fn a_secret_of_any_field_comes_out_nowhere(system: Arc<System>) {
     let tenant = system.organization().await;
     let canary = Canary::new();
     let answers = spread(&system, &tenant, &canary).await;
@@ -122,11 +131,18 @@ pub(crate) async fn a_bearer_secret_comes_out_nowhere(system: Arc<System>) {
     assert!(rows > 50, "only {rows} rows were looked at");
     let messages = streams(&system, &tenant, &canary).await;
     assert!(messages > 20, "only {messages} messages were looked at");
+    dumped(&system, &canary).await;
+    measured(&system, &canary).await;
     let files = files(&system.log_dir, &canary);
     for process in
         ["gateway-1", "token-1", "tool-1", "audit-1", "session-1", "controller-1", "fastmcp", "nats", "postgres"]
     {
         assert!(files.iter().any(|name| name.contains(process)), "the log of {process} was not looked at: {files:?}");
+    }
+    no_deployment_secret_is_logged(&system);
+    for process in ["gateway-1", "token-1", "tool-1"] {
+        let log = std::fs::read_to_string(system.log_dir.join(format!("{process}.log"))).expect("a log");
+        assert!(log.contains(r#""level":"TRACE""#), "{process} does not log at its most talkative");
     }
 }
 
@@ -161,6 +177,30 @@ async fn database(system: &System, canary: &Canary) -> usize {
         seen += rows.len();
     }
     seen
+}
+
+/// A dump as backups are made of it.
+async fn dumped(system: &System, canary: &Canary) {
+    let installation = stack::places::Places::find().and_then(|places| places.postgres_installation());
+    let program = installation.expect("the locked environment").join("bin/pg_dump");
+    let dump = tokio::process::Command::new(program).arg(system.database_url("superuser")).output().await;
+    let dump = dump.expect("pg_dump runs");
+    assert!(dump.status.success(), "{}", String::from_utf8_lossy(&dump.stderr));
+    let text = String::from_utf8_lossy(&dump.stdout);
+    assert!(text.contains("COPY public.mcp_configurations"), "the dump holds no configurations");
+    canary.absent("a dump of the database", &text);
+}
+
+/// What the gateway and every worker tell a collector of metrics.
+async fn measured(system: &System, canary: &Canary) {
+    let ports = std::fs::read_to_string(system.log_dir.with_file_name("ports")).expect("the book of ports");
+    for process in ["gateway-1", "token-1", "tool-1", "audit-1", "session-1", "controller-1"] {
+        let port = ports.lines().find_map(|line| line.strip_prefix(process)?.strip_prefix('='));
+        let url = format!("http://127.0.0.1:{}/metrics", port.expect("a port"));
+        let text = system.http.get(url).send().await.expect("an answer").text().await.expect("text");
+        assert!(text.contains("switchboard_build_info"), "{process}: {text}");
+        canary.absent(&format!("the metrics of {process}"), &text);
+    }
 }
 
 /// Every message of the organization in every stream, the shared state included; answers how many.
@@ -198,6 +238,22 @@ async fn streams(system: &System, tenant: &Tenant, canary: &Canary) -> usize {
         }
     }
     seen
+}
+
+/// Passwords and keys of the deployment itself.
+fn no_deployment_secret_is_logged(system: &System) {
+    let secrets = std::fs::read_to_string(system.log_dir.with_file_name("secrets")).expect("the stack's secrets");
+    let secrets: Vec<_> = secrets.lines().filter_map(|line| line.split_once('=')).collect();
+    assert!(secrets.iter().any(|(name, _)| *name == "vault"), "the key of the vault is not among them");
+    for entry in walkdir::WalkDir::new(&system.log_dir).into_iter().filter_map(Result::ok) {
+        let Ok(bytes) = std::fs::read(entry.path()) else { continue };
+        let log = String::from_utf8_lossy(&bytes);
+        for (name, value) in &secrets {
+            // A vault's key stands behind its id, which is no secret.
+            let value = value.rsplit(':').next().expect("a value");
+            assert!(!log.contains(value), "the secret {name} stands in {}", entry.path().display());
+        }
+    }
 }
 
 /// Every file that processes of the stack wrote their words to; answers their names.

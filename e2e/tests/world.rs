@@ -35,6 +35,7 @@ impl Default for World {
             options.sse_demo = true;
             options.everything = true;
             options.force_fastmcp = through_fastmcp();
+            options.pooler = std::env::var_os("SWITCHBOARD_POOLER").is_some();
         })
     }
 }
@@ -189,9 +190,14 @@ impl System {
         &self.nats_passwords.iter().find(|(name, _)| *name == role).expect("a role").1
     }
 
+    /// Where a pool's role, or `superuser`, connects to the database.
+    pub(crate) fn database_url(&self, role: &str) -> &str {
+        &self.databases.iter().find(|(name, _)| *name == role).expect("a role").1
+    }
+
     /// A database connection as a pool's role, or as `superuser`.
     pub(crate) async fn database(&self, role: &str) -> sqlx::PgPool {
-        let url = &self.databases.iter().find(|(name, _)| *name == role).expect("a role").1;
+        let url = self.database_url(role);
         sqlx::postgres::PgPoolOptions::new().max_connections(2).connect(url).await.expect("PostgreSQL lets the role in")
     }
 

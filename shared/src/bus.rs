@@ -127,7 +127,9 @@ async fn connect(config: &config::Nats, user: &str, name: String, counts: Counts
         options = options.add_root_certificates(path.clone());
     }
     let servers: Vec<String> = config.url.split(',').map(|url| url.trim().to_owned()).collect();
-    Ok(options.connect(servers).await?)
+    // Servers that a cluster announces later come without a scheme: they are held to it too.
+    let encrypted = servers.iter().all(|url| url.starts_with("tls://"));
+    Ok(options.require_tls(encrypted).connect(servers).await?)
 }
 
 impl Bus {

@@ -15,10 +15,14 @@ use crate::{
     id::OrganizationId,
 };
 
+use connection::Connection;
+
 pub mod audit;
 pub mod configurations;
+mod connection;
 pub mod migrate;
 pub mod organizations;
+pub mod sealed;
 pub mod tenant_keys;
 pub mod tools;
 pub mod users;
@@ -27,6 +31,7 @@ pub mod users;
 #[derive(Clone, Debug)]
 pub struct Database {
     pool: PgPool,
+    mode: PoolMode,
 }
 
 /// How long a command waits for a connection.
@@ -40,15 +45,16 @@ impl Database {
             .map_err(|_| anyhow::anyhow!("DATABASE_URL is no postgres:// address"))?
             .application_name(name);
         if config.pool_mode == PoolMode::Transaction {
-            // A transaction pooler lends another server connection each time: nothing may be kept there.
-            options = options.statement_cache_capacity(0);
+            // Nothing may be kept on a connection that is only lent (see `connection`), and PgBouncer turns
+            // away clients that bring settings it does not know.
+            options = options.statement_cache_capacity(0).extra_float_digits(None);
         }
         let pool = PgPoolOptions::new()
             .max_connections(config.connections)
             .acquire_timeout(ACQUIRE_PATIENCE)
             .idle_timeout(Duration::from_mins(5))
             .connect_lazy_with(options);
-        Ok(Self { pool })
+        Ok(Self { pool, mode: config.pool_mode })
     }
 
     /// Begins a transaction as the context's tenant and actor. The settings travel with `BEGIN` in
@@ -61,6 +67,11 @@ impl Database {
     /// Begins a transaction as a tenant on the platform's own behalf (reconcilers).
     pub async fn on_behalf_of(&self, organization: OrganizationId) -> Result<Transaction, Fault> {
         self.begin(organization, "switchboard", Role::Admin, false).await
+    }
+
+    /// The same where only one member sees the row concerned.
+    pub async fn on_behalf_of_member(&self, organization: OrganizationId, subject: &str) -> Result<Transaction, Fault> {
+        self.begin(organization, subject, Role::Admin, false).await
     }
 
     async fn begin(
@@ -86,12 +97,13 @@ impl Database {
         );
         // Not injectable: every value is quoted by `literal`, and bind parameters do not reach SET.
         let inner = self.pool.begin_with(AssertSqlSafe(begin)).await.map_err(fault)?;
-        Ok(Transaction { inner, organization })
+        Ok(Transaction { inner, mode: self.mode, organization })
     }
 
     /// True when the database answers.
     pub async fn is_reachable(&self) -> bool {
-        sqlx::query("SELECT 1").execute(&self.pool).await.is_ok()
+        // One message, outside a transaction: nothing is prepared.
+        sqlx::raw_sql("SELECT 1").execute(&self.pool).await.is_ok()
     }
 
     /// Closes all connections.
@@ -110,6 +122,7 @@ fn literal(text: &str) -> String {
 #[derive(Debug)]
 pub struct Transaction {
     inner: sqlx::Transaction<'static, Postgres>,
+    mode: PoolMode,
     organization: OrganizationId,
 }
 
@@ -131,8 +144,8 @@ impl Transaction {
         })
     }
 
-    fn connection(&mut self) -> &mut sqlx::PgConnection {
-        &mut self.inner
+    fn connection(&mut self) -> Connection<'_> {
+        Connection::new(&mut self.inner, self.mode)
     }
 }
 

@@ -18,6 +18,7 @@ pub mod issuer;
 mod nats;
 mod options;
 pub mod places;
+pub mod pooler;
 mod ports;
 mod postgres;
 mod processes;

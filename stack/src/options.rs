@@ -23,6 +23,8 @@ pub struct Options {
     pub test_mode: bool,
     /// Every upstream is reached through the `FastMCP` service, whatever its configuration says.
     pub force_fastmcp: bool,
+    /// Workers reach the database through a transaction pooler; see [`crate::pooler`].
+    pub pooler: bool,
     /// Also start a `FastMCP` server over legacy SSE.
     pub sse_demo: bool,
     /// Also install and start npm's reference server.
@@ -58,6 +60,7 @@ impl Options {
             gateway_port: None,
             test_mode: false,
             force_fastmcp: false,
+            pooler: false,
             sse_demo: false,
             everything: false,
             product: true,

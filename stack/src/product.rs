@@ -75,7 +75,8 @@ pub(crate) struct Wiring<'a> {
     pub(crate) supervisor: &'a Supervisor,
     pub(crate) options: &'a Options,
     pub(crate) nats: Nats,
-    pub(crate) postgres: Postgres,
+    /// The server, or the pooler before it.
+    pub(crate) database: Postgres,
     pub(crate) upstreams: Upstreams,
     pub(crate) issuer_url: &'a str,
     pub(crate) jwks_url: &'a str,
@@ -125,7 +126,10 @@ impl Wiring<'_> {
         let password = pool.database_password(self.secrets)?;
         let mut variables = self.bus_environment(pool.nats_user())?;
         let mut set = |name: &str, value: String| variables.push((name.to_owned(), value));
-        set("DATABASE_URL", self.postgres.url(&pool.database_role(), &password));
+        set("DATABASE_URL", self.database.url(&pool.database_role(), &password));
+        if self.options.pooler {
+            set("DATABASE_POOL_MODE", "transaction".to_owned());
+        }
         if pool.holds_vault_keys() {
             set("VAULT_KEYS", self.secrets.vault_key("vault")?);
             set("EGRESS_ALLOW", list(&[self.upstreams.egress(), self.options.extra_egress.clone()].concat()));

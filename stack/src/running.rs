@@ -15,6 +15,7 @@ use crate::issuer::Issuer;
 use crate::nats::Nats;
 use crate::options::Options;
 use crate::places::{DataDir, Places};
+use crate::pooler;
 use crate::ports::PortBook;
 use crate::postgres::Postgres;
 use crate::product::{self, Pool, Wiring};
@@ -34,6 +35,8 @@ pub struct Stack {
     ports: PortBook,
     nats: Nats,
     postgres: Postgres,
+    /// What workers connect to: the server, or the pooler before it.
+    database: Postgres,
     upstreams: Upstreams,
     issuer: Issuer,
     _issuer_serves: DropGuard,
@@ -92,6 +95,11 @@ impl Stack {
                 Upstreams::start(supervisor, &places, &ports, &secrets, &options)
             ),
         )?;
+        let mut database = postgres;
+        if options.pooler {
+            let start = pooler::start(supervisor, &data, &ports, &secrets, postgres);
+            database.port = progress.step("pgbouncer", start).await?;
+        }
         let mut stack = Self {
             supervisor: supervisor.clone(),
             places,
@@ -101,6 +109,7 @@ impl Stack {
             ports,
             nats,
             postgres,
+            database,
             upstreams,
             issuer,
             _issuer_serves: issuer_serves,
@@ -159,7 +168,7 @@ impl Stack {
             supervisor: &self.supervisor,
             options: &self.options,
             nats: self.nats,
-            postgres: self.postgres,
+            database: self.database,
             upstreams: self.upstreams,
             issuer_url,
             jwks_url,

@@ -13,6 +13,7 @@ pub mod outbox;
 pub mod pools;
 pub mod queued;
 pub mod reconcile;
+pub mod rotation;
 pub mod run;
 pub mod scope;
 pub mod sealing;

@@ -1,16 +1,27 @@
-//! One pool of workers per process: `workers --pool tool`.
+//! One pool of workers per process: `workers --pool tool`. And what an operator does to keys:
+//! `workers rotate-keys`.
 
-use clap::{Parser, ValueEnum};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
 use shared::command::Pool;
+use workers::rotation::command::{self, RotateKeys};
 
 /// Runs one pool of Switchboard's workers. Configuration comes from the environment; see
 /// docs/configuration.md.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version, subcommand_negates_reqs = true)]
 struct Arguments {
     /// Which pool this process works for.
-    #[arg(long, value_enum, env = "WORKER_POOL")]
-    pool: Choice,
+    #[arg(long, value_enum, env = "WORKER_POOL", required = true)]
+    pool: Option<Choice>,
+    #[command(subcommand)]
+    instead: Option<Instead>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Instead {
+    RotateKeys(RotateKeys),
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -35,8 +46,13 @@ impl From<Choice> for Pool {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> anyhow::Result<ExitCode> {
     // One TLS implementation for all crates; whoever asks second finds it installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    workers::start::run(Arguments::parse().pool.into()).await
+    match Arguments::parse() {
+        Arguments { instead: Some(Instead::RotateKeys(arguments)), .. } => command::run(&arguments).await,
+        Arguments { pool: Some(pool), .. } => workers::start::run(pool.into()).await.map(|()| ExitCode::SUCCESS),
+        // The parser asks for one of the two.
+        Arguments { .. } => Ok(ExitCode::FAILURE),
+    }
 }

@@ -21,7 +21,7 @@ use crate::{
     outbox,
     pools::{Audit, Controller, Dispatch, Session, Token, Tool},
     queued::{self, Load},
-    reconcile,
+    reconcile, rotation,
     tools::{self, Catalogue},
     trail,
     upstream::{FastMcpConfig, Upstreams},
@@ -221,9 +221,13 @@ async fn session(bus: Bus, database: Database, shift: Shift) -> anyhow::Result<(
 
 async fn token(configuration: Configuration, bus: Bus, database: Database, shift: Shift) -> anyhow::Result<()> {
     let vault = vault(configuration.vault)?;
+    let keys = rotation::needed::require(&database, &vault, &shift.stop).await?;
     let egress = Egress::new(&configuration.egress)?;
     let (announcer, standing) = (Announcer::new(&bus, &[Bucket::Configs]), standing(&bus));
-    shift.answer(Arc::new(Token { bus, database, standing, vault, egress, announcer })).await
+    let parts = Arc::new(Token { bus, database, standing, vault, egress, announcer });
+    tokio::spawn(rotation::serve(Arc::clone(&parts), shift.stop.clone()));
+    shift.answer(parts).await?;
+    keys.await?
 }
 
 /// Who may act, as a pool hears it that does not write it.
@@ -240,6 +244,7 @@ async fn tool(
 ) -> anyhow::Result<()> {
     let intake = Intake::connect(&configuration.jetstream.on(&configuration.nats)).await?;
     let vault = vault(configuration.vault)?;
+    let keys = rotation::needed::require(&database, &vault, &shift.stop).await?;
     let egress = Egress::new(&configuration.egress)?;
     let mut proxy_url = None;
     if configuration.fastmcp.is_some() {
@@ -275,7 +280,7 @@ async fn tool(
     queue.await??;
     shift.finish().await;
     upstreams.close_all().await;
-    Ok(())
+    keys.await?
 }
 
 fn vault(configuration: Option<VaultConfig>) -> anyhow::Result<Vault> {

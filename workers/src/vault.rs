@@ -109,6 +109,18 @@ impl Vault {
         Ok(Self { active, keks, at_hand: DataKeys::default() })
     }
 
+    /// Whether a key-encryption key is configured.
+    pub fn knows(&self, kek_id: &str) -> bool {
+        self.keks.contains_key(kek_id)
+    }
+
+    /// The configured key-encryption keys by id, in order.
+    pub fn known(&self) -> Vec<String> {
+        let mut ids: Vec<_> = self.keks.keys().cloned().collect();
+        ids.sort();
+        ids
+    }
+
     /// The key-encryption key that wraps new data keys.
     pub fn active(&self) -> &str {
         &self.active
@@ -116,8 +128,22 @@ impl Vault {
 
     /// Draws a data key for an organization and wraps it with the active key.
     pub fn new_tenant_key(&self, organization: OrganizationId) -> Result<WrappedKey, VaultError> {
-        let dek = random::<KEY_BYTES>()?;
-        let dek_id = DekId(Uuid::now_v7());
+        self.wrap(organization, DekId(Uuid::now_v7()), &random::<KEY_BYTES>()?)
+    }
+
+    /// Wraps a stored data key with the active key instead. The data key stays the same, and with it
+    /// everything that it sealed.
+    pub fn rewrap_tenant_key(
+        &self,
+        organization: OrganizationId,
+        dek_id: DekId,
+        kek_id: &str,
+        wrapped: &[u8],
+    ) -> Result<WrappedKey, VaultError> {
+        self.wrap(organization, dek_id, &self.unwrapped(organization, dek_id, kek_id, wrapped)?)
+    }
+
+    fn wrap(&self, organization: OrganizationId, dek_id: DekId, dek: &KeyBytes) -> Result<WrappedKey, VaultError> {
         let kek = self.keks.get(&self.active).ok_or_else(|| VaultError::UnknownKek(self.active.clone()))?;
         let mut wrapped = HEADER.to_vec();
         encrypt_into(&mut wrapped, kek, dek.as_slice(), &place::wrapping(organization, dek_id, &self.active))?;
@@ -132,6 +158,16 @@ impl Vault {
         kek_id: &str,
         wrapped: &[u8],
     ) -> Result<DataKey, VaultError> {
+        Ok(DataKey::new(organization, dek_id, self.unwrapped(organization, dek_id, kek_id, wrapped)?))
+    }
+
+    fn unwrapped(
+        &self,
+        organization: OrganizationId,
+        dek_id: DekId,
+        kek_id: &str,
+        wrapped: &[u8],
+    ) -> Result<KeyBytes, VaultError> {
         let kek = self.keks.get(kek_id).ok_or_else(|| VaultError::UnknownKek(kek_id.to_owned()))?;
         let body = wrapped.strip_prefix(&HEADER).ok_or(VaultError::Malformed)?;
         let opened = Zeroizing::new(decrypt(kek, body, &place::wrapping(organization, dek_id, kek_id))?);
@@ -140,7 +176,7 @@ impl Vault {
             return Err(VaultError::Malformed);
         }
         key.copy_from_slice(&opened);
-        Ok(DataKey::new(organization, dek_id, key))
+        Ok(key)
     }
 }
 

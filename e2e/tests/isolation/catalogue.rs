@@ -69,7 +69,8 @@ const RULES: [(&str, &str); 19] = [
         "SELECT c.relname || '.' || p.polname FROM pg_policy p \
         JOIN $ours c ON c.oid = p.polrelid WHERE 'switchboard_owner'::regrole::oid = ANY (p.polroles) \
         AND c.relname || '.' || p.polname NOT IN ('organizations.owner_reads', 'organizations.owner_inserts', 'organizations.owner_updates', \
-            'users.owner_reads', 'audit_outbox.owner_reads', 'audit_outbox.owner_deletes', 'audit_logs.owner_inserts')",
+            'users.owner_reads', 'audit_outbox.owner_reads', 'audit_outbox.owner_deletes', 'audit_logs.owner_inserts', \
+            'tenant_keys.owner_reads', 'mcp_configurations.owner_reads')",
     ),
     (
         "everything is the owner's",

@@ -28,6 +28,11 @@ const CALLERS: [(&str, &[&str]); 19] = [
     ("ensure_audit_partitions", &["audit", "controller"]),
     ("append_audit", &["audit"]),
     ("outbox_leftovers", &["audit"]),
+    ("keks_in_use", &["token", "tool"]),
+    ("organizations_to_rewrap", &["token"]),
+    ("organizations_to_renew", &["token"]),
+    ("configurations_to_reseal", &["token"]),
+    ("raise_configuration_generation", &[]),
 ];
 
 pub(crate) async fn every_function_is_its_pools_alone(system: Arc<System>) {

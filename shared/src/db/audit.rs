@@ -42,7 +42,8 @@ pub async fn append(database: &Database, events: &[(Event, Bytes)]) -> Result<i6
     let times: Vec<DateTime<Utc>> = events.iter().map(|(event, _)| occurred_at(event)).collect();
     let details: Vec<serde_json::Value> = events.iter().map(|(event, _)| event.details.clone().into()).collect();
     let bytes: Vec<&[u8]> = events.iter().map(|(_, bytes)| bytes.as_ref()).collect();
-    sqlx::query_scalar("SELECT app.append_audit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)")
+    let mut transaction = database.on_behalf_of(OrganizationId::PLATFORM).await?;
+    let new = sqlx::query_scalar("SELECT app.append_audit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)")
         .bind(organizations)
         .bind(ids)
         .bind(times)
@@ -55,9 +56,11 @@ pub async fn append(database: &Database, events: &[(Event, Bytes)]) -> Result<i6
         .bind(maybe(|event| Some(event.request_id.clone())))
         .bind(details)
         .bind(bytes)
-        .fetch_one(&database.pool)
+        .fetch_one(transaction.connection())
         .await
-        .map_err(fault)
+        .map_err(fault)?;
+    transaction.commit().await?;
+    Ok(new)
 }
 
 fn occurred_at(event: &Event) -> DateTime<Utc> {
@@ -86,20 +89,23 @@ pub struct Leftover {
 /// Up to 100 events that have lain in the outbox for longer than `age`.
 pub async fn leftovers(database: &Database, age: Duration) -> Result<Vec<Leftover>, Fault> {
     let age = PgInterval::try_from(age).map_err(Fault::internal)?;
+    let mut transaction = database.on_behalf_of(OrganizationId::PLATFORM).await?;
     sqlx::query_as("SELECT * FROM app.outbox_leftovers($1, 100)")
         .bind(age)
-        .fetch_all(&database.pool)
+        .fetch_all(transaction.connection())
         .await
         .map_err(fault)
 }
 
 /// Makes the partitions of this month and the next two.
 pub async fn ensure_partitions(database: &Database) -> Result<(), Fault> {
+    let mut transaction = database.on_behalf_of(OrganizationId::PLATFORM).await?;
     let blocked: Vec<String> =
         sqlx::query_scalar("SELECT partition_name FROM app.ensure_audit_partitions(2) WHERE state = 'blocked'")
-            .fetch_all(&database.pool)
+            .fetch_all(transaction.connection())
             .await
             .map_err(fault)?;
+    transaction.commit().await?;
     for partition in blocked {
         // Its events lie in the default partition already and stay there: moving would be deleting.
         tracing::warn!(partition, "a month's partition cannot be made");

@@ -199,3 +199,30 @@ fn a_forgotten_key_is_no_longer_at_hand() {
 fn the_example_is_32_bytes_of_base64() {
     assert_eq!(STANDARD.decode(EXAMPLE_KEY).unwrap().len(), KEY_BYTES);
 }
+
+#[test]
+fn a_key_wrapped_anew_opens_what_it_sealed_and_needs_its_old_wrapping_no_more() {
+    let (old, new) = (format!("k0:{}", key(2)), format!("k1:{}", key(1)));
+    let organization = OrganizationId::new();
+    let before = Vault::new(&config(&old)).unwrap();
+    let WrappedKey { dek_id, kek_id, wrapped } = before.new_tenant_key(organization).unwrap();
+    let sealed = before
+        .unwrap_tenant_key(organization, dek_id, &kek_id, &wrapped)
+        .unwrap()
+        .seal(&place(organization), b"token")
+        .unwrap();
+    let during = Vault::new(&config(&format!("{new},{old}"))).unwrap();
+    let again = during.rewrap_tenant_key(organization, dek_id, &kek_id, &wrapped).unwrap();
+    assert_eq!((again.dek_id, again.kek_id.as_str()), (dek_id, "k1"));
+    assert_ne!(again.wrapped, wrapped);
+    let after = Vault::new(&config(&new)).unwrap();
+    let opened = after.unwrap_tenant_key(organization, dek_id, &again.kek_id, &again.wrapped).unwrap();
+    assert_eq!(opened.open(&place(organization), &sealed).unwrap().reveal(), b"token");
+    // One that another organization's row claims to be its own is not wrapped anew.
+    let stolen = during.rewrap_tenant_key(OrganizationId::new(), dek_id, &kek_id, &wrapped);
+    assert_eq!(stolen.unwrap_err(), VaultError::Closed);
+    assert_eq!(
+        after.rewrap_tenant_key(organization, dek_id, &kek_id, &wrapped).unwrap_err(),
+        VaultError::UnknownKek("k0".to_owned())
+    );
+}
