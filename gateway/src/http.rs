@@ -8,7 +8,7 @@ use poem::{Endpoint, EndpointExt, Route};
 use shared::bus::{Bus, caller::Caller, instances::Instance, kv::Watch, state::Limits};
 use tokio_util::sync::CancellationToken;
 
-use self::methods::{get, post};
+use self::methods::{get, post, put};
 use crate::{access::AccessControl, assets, auth::Authenticator, rates::Rates};
 
 pub mod answer;
