@@ -12,7 +12,7 @@ use shared::{Code, Deadline, bus::frame::Frame, command::ALL};
 use crate::world::{PATIENCE, System};
 
 /// The least standing that each command takes.
-const LEAST: [(&str, &str); 22] = [
+const LEAST: [(&str, &str); 26] = [
     ("organizations.create", "operator"),
     ("organizations.get", "operator"),
     ("organizations.change", "operator"),
@@ -32,8 +32,12 @@ const LEAST: [(&str, &str); 22] = [
     ("configurations.list", "user"),
     ("configurations.get", "user"),
     ("configurations.remove", "user"),
+    ("configurations.replace", "user"),
+    ("configurations.test", "user"),
     ("tools.call", "user"),
     ("tools.list", "user"),
+    ("tools.accept", "user"),
+    ("tools.overrule", "user"),
     ("lanes.open", "user"),
     // Nobody's: shows that a row here which is no command is noticed.
     ("nobody.knows", "operator"),

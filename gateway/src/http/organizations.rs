@@ -5,8 +5,9 @@ use std::sync::Arc;
 use poem::{handler, http::StatusCode, web::Data};
 use serde::Deserialize;
 use shared::{
-    command::organizations::{
-        Bound, Change, ChangeOwn, Changes, Choices, Create, Get, List, Organization, ReadOwn, Remove, ToolPolicy,
+    command::{
+        organizations::{Bound, Change, ChangeOwn, Changes, Choices, Create, Get, List, Organization, ReadOwn, Remove},
+        tools::ToolPolicy,
     },
     id::OrganizationId,
 };

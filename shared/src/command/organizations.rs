@@ -5,7 +5,7 @@ use std::{collections::HashSet, ops::RangeInclusive};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::Expected;
+use super::{Expected, tools::ToolPolicy};
 use crate::{fault::Fault, id::OrganizationId};
 
 /// How many queued calls run at once where nobody chose.
@@ -26,31 +26,6 @@ pub const MAX_NAME_CHARS: usize = 200;
 pub const MAX_ORIGINS: usize = 100;
 /// The longest origin, in bytes: a scheme, a host name (RFC 1035 section 2.3.4) and a port.
 pub const MAX_ORIGIN_BYTES: usize = 270;
-
-/// What happens to a call of a tool whose definition changed after it was pinned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ToolPolicy {
-    /// Refused until an admin accepts the change.
-    Block,
-    /// Let through, and reported.
-    Warn,
-}
-
-impl ToolPolicy {
-    /// The name in rows.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Block => "block",
-            Self::Warn => "warn",
-        }
-    }
-
-    /// Reads a row's name.
-    pub fn parse(name: &str) -> Option<Self> {
-        [Self::Block, Self::Warn].into_iter().find(|policy| policy.name() == name)
-    }
-}
 
 /// An organization (tenant).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -136,3 +136,18 @@ pub enum ToolPolicy {
     /// It is made, by the definition that the server offers, and the trail says so.
     Warn,
 }
+
+impl ToolPolicy {
+    /// The name in rows.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Block => "block",
+            Self::Warn => "warn",
+        }
+    }
+
+    /// Reads a row's name.
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Block, Self::Warn].into_iter().find(|policy| policy.name() == name)
+    }
+}

@@ -6,7 +6,8 @@ use super::{Transaction, broken_constraint, fault, page};
 use crate::{
     command::{
         Expected, MAX_PAGE, Page,
-        organizations::{Change, Choices, Create, List, Organization, Remove, ToolPolicy},
+        organizations::{Change, Choices, Create, List, Organization, Remove},
+        tools::ToolPolicy,
     },
     fault::{Code, Fault},
     id::OrganizationId,
