@@ -126,13 +126,3 @@ pub struct Pin {
     /// When.
     pub pinned_at: DateTime<Utc>,
 }
-
-/// What happens to a call of a tool whose definition changed after it was pinned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ToolPolicy {
-    /// It is refused until somebody accepts the definition.
-    Block,
-    /// It is made, by the definition that the server offers, and the trail says so.
-    Warn,
-}

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 
 use super::{Transaction, fault};
-use crate::{command::tools::ToolPolicy, fault::Fault, id::ConfigurationId};
+use crate::{command::organizations::ToolPolicy, fault::Fault, id::ConfigurationId};
 
 /// A pinned tool.
 #[derive(Clone, Debug, sqlx::FromRow)]
@@ -174,7 +174,7 @@ pub async fn policy(transaction: &mut Transaction) -> Result<ToolPolicy, Fault> 
         .fetch_optional(transaction.connection())
         .await
         .map_err(fault)?;
-    Ok(if policy.as_deref() == Some("warn") { ToolPolicy::Warn } else { ToolPolicy::Block })
+    Ok(policy.as_deref().and_then(ToolPolicy::parse).unwrap_or(ToolPolicy::Block))
 }
 
 /// All pinned tools of a configuration, by name.

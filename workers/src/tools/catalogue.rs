@@ -13,7 +13,8 @@ use shared::{
     bus::state::configuration_key,
     command::{
         configurations::{Authentication, Configuration, Credential, Scope as Ownership, ToolFilter},
-        tools::{self, ToolPolicy},
+        organizations::ToolPolicy,
+        tools,
     },
     db::{self, configurations::Stored},
     id::{ConfigurationId, OrganizationId},

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use moka::sync::Cache;
 use serde_json::Value;
-use shared::{Fault, command::tools::ToolPolicy, db::tools::Pinned, id::OrganizationId, json::Raw};
+use shared::{Fault, command::organizations::ToolPolicy, db::tools::Pinned, id::OrganizationId, json::Raw};
 use tokio::sync::OnceCell;
 
 use super::{
