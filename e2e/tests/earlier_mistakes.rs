@@ -20,7 +20,7 @@ pub(crate) async fn empty_database(system: &System) -> (PgPool, Secret<String>) 
     let superuser = system.database("superuser").await;
     superuser.execute(AssertSqlSafe(format!("CREATE DATABASE {name}"))).await.expect("a database");
     superuser.close().await;
-    let url = system.database_url("superuser", &name);
+    let url = system.url_of_database("superuser", &name);
     (PgPool::connect(&url).await.expect("a connection"), Secret::new(url))
 }
 

@@ -201,8 +201,8 @@ impl System {
         sqlx::postgres::PgPoolOptions::new().max_connections(2).connect(url).await.expect("PostgreSQL lets the role in")
     }
 
-    /// Where a role connects to a database of the same server.
-    pub(crate) fn database_url(&self, role: &str, name: &str) -> String {
+    /// Where a role connects to another database of the same server.
+    pub(crate) fn url_of_database(&self, role: &str, name: &str) -> String {
         let url = &self.databases.iter().find(|(known, _)| *known == role).expect("a role").1;
         let mut url = url::Url::parse(url).expect("an address");
         url.set_path(name);

@@ -174,7 +174,7 @@ pub async fn policy(transaction: &mut Transaction) -> Result<ToolPolicy, Fault> 
         .fetch_optional(transaction.connection())
         .await
         .map_err(fault)?;
-    Ok(if policy.as_deref() == Some("warn") { ToolPolicy::Warn } else { ToolPolicy::Block })
+    Ok(policy.as_deref().and_then(ToolPolicy::parse).unwrap_or(ToolPolicy::Block))
 }
 
 /// All pinned tools of a configuration, by name.
