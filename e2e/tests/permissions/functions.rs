@@ -7,7 +7,7 @@ use super::{POOLS, database::attempt};
 use crate::world::System;
 
 /// Who may call what. The settings' readers are every pool's: policies call them.
-const CALLERS: [(&str, &[&str]); 19] = [
+const CALLERS: [(&str, &[&str]); 24] = [
     ("org_id", &POOLS),
     ("subject", &POOLS),
     ("role", &POOLS),
