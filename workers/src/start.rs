@@ -146,6 +146,11 @@ pub async fn run(pool: Pool) -> anyhow::Result<()> {
     let bus = Bus::connect(&configuration.nats, Role::Pool(pool)).await?;
     let database = Database::open(&configuration.database, &format!("switchboard-{}", pool.name()))?;
     let stop = CancellationToken::new();
+    // Before anybody is told that this worker is ready.
+    let keys = match &configuration.vault {
+        Some(vault) => Some(rotation::needed::require(&database, &Vault::new(vault)?, &stop).await?),
+        None => None,
+    };
     let load = (pool == Pool::Tool).then(|| Load::new(configuration.worker.capacity));
     let window = Window { bus: bus.clone(), database: database.clone(), load: load.clone(), stop: stop.clone() };
     let (address, server) = ops::serve(&configuration.ops.listen, window.clone(), metrics).await?;
@@ -170,6 +175,9 @@ pub async fn run(pool: Pool) -> anyhow::Result<()> {
     let _ = tokio::time::timeout(FLUSH_PATIENCE, bus.flush()).await;
     database.close().await;
     signal.abort();
+    if let Some(keys) = keys {
+        keys.await??;
+    }
     tracing::info!(pool = pool.name(), "worker stopped");
     Ok(())
 }
@@ -221,13 +229,11 @@ async fn session(bus: Bus, database: Database, shift: Shift) -> anyhow::Result<(
 
 async fn token(configuration: Configuration, bus: Bus, database: Database, shift: Shift) -> anyhow::Result<()> {
     let vault = vault(configuration.vault)?;
-    let keys = rotation::needed::require(&database, &vault, &shift.stop).await?;
     let egress = Egress::new(&configuration.egress)?;
     let (announcer, standing) = (Announcer::new(&bus, &[Bucket::Configs]), standing(&bus));
     let parts = Arc::new(Token { bus, database, standing, vault, egress, announcer });
     tokio::spawn(rotation::serve(Arc::clone(&parts), shift.stop.clone()));
-    shift.answer(parts).await?;
-    keys.await?
+    shift.answer(parts).await
 }
 
 /// Who may act, as a pool hears it that does not write it.
@@ -244,7 +250,6 @@ async fn tool(
 ) -> anyhow::Result<()> {
     let intake = Intake::connect(&configuration.jetstream.on(&configuration.nats)).await?;
     let vault = vault(configuration.vault)?;
-    let keys = rotation::needed::require(&database, &vault, &shift.stop).await?;
     let egress = Egress::new(&configuration.egress)?;
     let mut proxy_url = None;
     if configuration.fastmcp.is_some() {
@@ -280,7 +285,7 @@ async fn tool(
     queue.await??;
     shift.finish().await;
     upstreams.close_all().await;
-    keys.await?
+    Ok(())
 }
 
 fn vault(configuration: Option<VaultConfig>) -> anyhow::Result<Vault> {
