@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import uvicorn
 
-from . import logs, settings
+from . import boxes, logs, settings, workspaces
 
 GRACE_SECONDS = 10
 """How long running calls may go on after SIGTERM."""
@@ -60,9 +60,16 @@ async def serve(configuration: settings.Settings, listener: socket.socket) -> No
         )
     )
     host, port = listener.getsockname()[:2]
-    logs.info("listening", host=host, port=port, mode=configuration.mode)
+    isolation = configuration.stdio and configuration.stdio.isolation
+    logs.info("listening", host=host, port=port, mode=configuration.mode, isolation=isolation)
     await server.serve(sockets=[listener])
     logs.info("stopped")
+
+
+async def prepared(configuration: settings.Settings, stdio: settings.Stdio) -> settings.Settings:
+    """Clear away what a killed service left, and find out what holds programs in on this machine."""
+    await workspaces.swept(stdio.root)
+    return await boxes.isolated(configuration)
 
 
 def main() -> int:
@@ -71,11 +78,14 @@ def main() -> int:
         configuration = settings.read(os.environ)
         # Nothing started from here on may inherit it.
         del os.environ["FASTMCP_KEY"]
-        listener = listen(configuration.host, configuration.port)
+        if configuration.stdio is not None:
+            configuration = asyncio.run(prepared(configuration, configuration.stdio))
     except settings.SettingsError as error:
         for problem in error.problems:
             print(problem, file=sys.stderr)
         return 2
+    try:
+        listener = listen(configuration.host, configuration.port)
     except OSError as error:
         print(f"FASTMCP_LISTEN cannot be listened on: {error.strerror}", file=sys.stderr)
         return 2

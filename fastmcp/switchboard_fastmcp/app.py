@@ -45,7 +45,8 @@ def build(settings: Settings) -> FastAPI:
 def _add_routes(app: FastAPI, clients: Clients, settings: Settings) -> None:
     @app.get("/health")
     async def health() -> Response:
-        return json_response({"status": "ok", "clients": len(clients), "mode": settings.mode})
+        isolation = {} if settings.stdio is None else {"isolation": settings.stdio.isolation}
+        return json_response({"status": "ok", "clients": len(clients), "mode": settings.mode} | isolation)
 
     @app.post("/mcp/connect")
     async def connect(request: Request, body: shapes.Connect) -> Response:

@@ -15,7 +15,9 @@ from . import logs
 from .failures import Failure, SessionLost
 from .settings import Settings
 from .shapes import Specification
+from .transports import Means
 from .upstream import Upstream
+from .workspaces import Workspaces
 
 Result = TypeVar("Result")
 
@@ -25,8 +27,10 @@ class Clients:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        stdio = settings.stdio
+        workspaces = None if stdio is None else Workspaces(stdio.root, stdio.uids)
         # One for all: loading the certificate store takes longer than a call does.
-        self._tls = httpx2.create_ssl_context()
+        self._means = Means(settings, httpx2.create_ssl_context(), workspaces)
         self._clients: OrderedDict[str, Upstream] = OrderedDict()
         # Replaced, expired or evicted, and not released yet.
         self._leaving: set[Upstream] = set()
@@ -114,7 +118,7 @@ class Clients:
             return upstream, False
         if len(self._clients) >= self._settings.max_clients:
             self._make_room()
-        upstream = Upstream(client_id, specification, self._settings, self._tls)
+        upstream = Upstream(client_id, specification, self._means)
         self._clients[client_id] = upstream
         return upstream, True
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+import os
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from . import catalogue, workspaces
+from .catalogue import Program
 
 MINIMUM_KEY_BYTES = 32
 
@@ -36,17 +39,20 @@ class SettingsError(Exception):
 
 
 @dataclass(frozen=True)
-class Program:
-    """One entry of the operator's stdio catalogue."""
+class Stdio:
+    """What `FASTMCP_STDIO_*` and the catalogue said: how programs are run."""
 
-    command: str
-    args: tuple[str, ...]
-    env: dict[str, str] = field(repr=False)
-    sha256: str
-
-    def matches_digest(self) -> bool:
-        """Whether the file is still the one the operator vouched for."""
-        return hashlib.sha256(Path(self.command).read_bytes()).hexdigest() == self.sha256
+    catalogue: dict[str, Program]
+    catalogue_path: str
+    root: Path
+    """Of all workspaces."""
+    uids: range | None
+    """One for each workspace; None where the service is not root."""
+    limits: dict[str, int]
+    """By name, see `_LIMITS`."""
+    allow_network: bool
+    isolation: str = "full"
+    """`full`; `network`: all but the network's namespace; `none`: no namespaces (`boxes.isolated`)."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,7 @@ class Settings:
     port: int
     key: Secret
     mode: str
-    catalogue: dict[str, Program]
+    stdio: Stdio | None
     idle_seconds: float
     max_clients: int
     require_proxy: bool
@@ -79,13 +85,11 @@ def read(environment: Mapping[str, str]) -> Settings:
     idle_seconds = _number(environment, "FASTMCP_IDLE_SECONDS", 600, float, problems)
     max_clients = _number(environment, "FASTMCP_MAX_CLIENTS", 1000, int, problems)
     max_result = _number(environment, "FASTMCP_MAX_RESULT_BYTES", 32 * 1024 * 1024, int, problems)
-    catalogue: dict[str, Program] = {}
-    if mode == "stdio":
-        catalogue = _catalogue(environment.get("FASTMCP_CATALOGUE", ""), problems)
+    stdio = _stdio(environment, problems) if mode == "stdio" else None
     if problems:
         raise SettingsError(problems)
     return Settings(
-        host, port, Secret(key), mode, catalogue, idle_seconds, max_clients, require_proxy, max_result
+        host, port, Secret(key), mode, stdio, idle_seconds, max_clients, require_proxy, max_result
     )
 
 
@@ -122,43 +126,40 @@ def _number(environment: Mapping[str, str], name: str, default: Any, kind: Any, 
     return value
 
 
-def _catalogue(path: str, problems: list[str]) -> dict[str, Program]:
+_LIMITS = {
+    "processes": ("FASTMCP_STDIO_MAX_PROCESSES", 64),
+    "memory_bytes": ("FASTMCP_STDIO_MAX_MEMORY_BYTES", 512 * 1024 * 1024),
+    "files": ("FASTMCP_STDIO_MAX_FILES", 256),
+    "file_bytes": ("FASTMCP_STDIO_MAX_FILE_BYTES", 64 * 1024 * 1024),
+    "workspace_bytes": ("FASTMCP_STDIO_MAX_WORKSPACE_BYTES", 256 * 1024 * 1024),
+    "cpu_seconds": ("FASTMCP_STDIO_MAX_CPU_SECONDS", 600),
+}
+
+
+def _stdio(environment: Mapping[str, str], problems: list[str]) -> Stdio:
+    path = environment.get("FASTMCP_CATALOGUE", "")
+    programs: dict[str, Program] = {}
     if not path:
         problems.append("FASTMCP_CATALOGUE is missing: stdio mode runs catalogue entries only")
-        return {}
-    try:
-        entries = json.loads(Path(path).read_text("utf-8"))
-    except (OSError, ValueError):
-        problems.append("FASTMCP_CATALOGUE is not a readable JSON file")
-        return {}
-    if not isinstance(entries, dict):
-        problems.append("FASTMCP_CATALOGUE is not a JSON object of entries")
-        return {}
-    programs: dict[str, Program] = {}
-    for name, entry in entries.items():
-        program = _program(entry)
-        if isinstance(program, Program):
-            programs[name] = program
-        else:
-            problems.append(f"FASTMCP_CATALOGUE entry {name!r}: {program}")
-    return programs
+    else:
+        programs, wrong = catalogue.read(path)
+        problems += [f"FASTMCP_CATALOGUE {problem}" for problem in wrong]
+    root = Path(environment.get("FASTMCP_STDIO_WORKSPACES", ""))
+    if not root.is_absolute():
+        problems.append("FASTMCP_STDIO_WORKSPACES is not an absolute path: the folder for workspaces")
+    elif problem := workspaces.prepared(root):
+        problems.append(f"FASTMCP_STDIO_WORKSPACES {problem}")
+    limits = {name: _number(environment, *limit, int, problems) for name, limit in _LIMITS.items()}
+    given = environment.get("FASTMCP_STDIO_UIDS", "61184-65519")
+    uids = _uids(given, problems) if os.geteuid() == 0 else None
+    allow = _choice(environment, "FASTMCP_STDIO_ALLOW_NETWORK", "0", ("0", "1"), problems) == "1"
+    return Stdio(programs, os.path.abspath(path), root, uids, limits, allow)
 
 
-def _program(entry: Any) -> Program | str:
-    if not isinstance(entry, dict) or set(entry) - {"command", "args", "env", "sha256"}:
-        return "is not an object of command, args, env and sha256"
-    command, args = entry.get("command"), entry.get("args", [])
-    env, sha256 = entry.get("env", {}), entry.get("sha256")
-    if not isinstance(command, str) or not Path(command).is_absolute():
-        return "command is not an absolute path"
-    if not isinstance(args, list) or not all(isinstance(a, str) for a in args):
-        return "args is not a list of strings"
-    if not isinstance(env, dict) or not all(isinstance(v, str) for v in env.values()):
-        return "env is not an object of strings"
-    if not isinstance(sha256, str):
-        return "sha256 is missing"
-    program = Program(command, tuple(args), dict(env), sha256.lower())
-    try:
-        return program if program.matches_digest() else "sha256 is not that of the command's file"
-    except OSError:
-        return "command cannot be read"
+def _uids(value: str, problems: list[str]) -> range | None:
+    found = re.fullmatch(r"(\d{1,10})-(\d{1,10})", value, re.ASCII)
+    first, last = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not 1000 <= first <= last < 2**32 - 1:
+        problems.append("FASTMCP_STDIO_UIDS is not first-last, from 1000 on")
+        return None
+    return range(first, last + 1)

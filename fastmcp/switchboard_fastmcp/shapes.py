@@ -11,11 +11,12 @@ import httpx2
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
 from .failures import Failure
-from .settings import Settings
+from .settings import Settings, Stdio
 
 MAX_DEPTH = 128
 """Levels of JSON nesting in arguments and meta; the gateway allows fewer."""
 
+_SEGMENT = "[A-Za-z0-9_-]{1,64}"
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}", re.ASCII)
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e]{0,8192}", re.ASCII)
 # These belong to HTTP or to the protocol; a tenant's header may not bend either.
@@ -140,11 +141,14 @@ class Specification(_Strict):
     auth: Annotated[NoAuth | BearerAuth, Field(discriminator="type")] = NoAuth(type="none")
     headers: Annotated[dict[str, str], AfterValidator(_headers)] = Field(default={}, repr=False)
     proxy: Annotated[SecretStr, AfterValidator(_proxy)] | None = None
-    catalogue_id: str | None = None
+    catalogue: str | None = None
+    workspace: Annotated[str, Field(pattern=rf"^{_SEGMENT}/{_SEGMENT}/{_SEGMENT}$")] | None = None
+    """Organization, user or `_`, configuration or session: what a program's directory belongs to."""
 
     def check(self, settings: Settings) -> None:
         """Refuse with `invalid` what this deployment does not do."""
-        problem = self._stdio_problem(settings) if settings.mode == "stdio" else self._http_problem(settings)
+        stdio = settings.stdio
+        problem = self._http_problem(settings) if stdio is None else self._stdio_problem(stdio)
         if problem:
             raise Failure("invalid", f"specification.{problem}")
 
@@ -153,21 +157,25 @@ class Specification(_Strict):
             return "transport: stdio is not served by this deployment"
         if self.url is None:
             return "url: is required"
-        if self.catalogue_id is not None:
-            return "catalogue_id: belongs to stdio"
+        if self.catalogue is not None:
+            return "catalogue: belongs to stdio"
+        if self.workspace is not None:
+            return "workspace: belongs to stdio"
         if self.proxy is None and settings.require_proxy:
             return "proxy: is required"
         if isinstance(self.auth, BearerAuth) and any(n.lower() == "authorization" for n in self.headers):
             return "headers: may not set authorization beside a bearer token"
         return None
 
-    def _stdio_problem(self, settings: Settings) -> str | None:
+    def _stdio_problem(self, stdio: Stdio) -> str | None:
         if self.transport != "stdio":
             return "transport: only stdio is served by this deployment"
         if self.url or self.headers or self.proxy or not isinstance(self.auth, NoAuth):
-            return "transport: stdio takes a catalogue_id and nothing else"
-        if self.catalogue_id not in settings.catalogue:
-            return "catalogue_id: is not in the operator's catalogue"
+            return "transport: stdio takes a catalogue entry, a workspace and nothing else"
+        if self.catalogue not in stdio.catalogue:
+            return "catalogue: is not in the operator's catalogue"
+        if self.workspace is None:
+            return "workspace: is required"
         return None
 
 

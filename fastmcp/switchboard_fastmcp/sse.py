@@ -22,6 +22,7 @@ from pydantic import ValidationError
 
 from .failures import Failure, minted
 from .guard import CONNECT_SECONDS, Guard, http_client
+from .streams import streams
 
 _POST_READ_SECONDS = 60.0
 
@@ -56,7 +57,7 @@ class LegacyTransport(SSETransport):
                 cause = f"HTTP {response.status_code}"
                 raise Failure("protocol", "the server did not open an event stream", cause=cause)
             async with (
-                _streams() as (incoming, received, outgoing, to_send),
+                streams() as (incoming, received, outgoing, to_send),
                 anyio.create_task_group() as tasks,
             ):
                 events = httpx2.EventSource(response, max_event_size=self._max_event_bytes)
@@ -65,14 +66,6 @@ class LegacyTransport(SSETransport):
                 async with options.session_class(received, outgoing, **session) as opened:
                     yield opened
                 tasks.cancel_scope.cancel()
-
-
-@contextlib.asynccontextmanager
-async def _streams() -> AsyncIterator[tuple[Any, Any, Any, Any]]:
-    incoming, received = anyio.create_memory_object_stream[Any](0)
-    outgoing, to_send = anyio.create_memory_object_stream[Any](0)
-    async with incoming, received, outgoing, to_send:
-        yield incoming, received, outgoing, to_send
 
 
 async def _listen(url: str, events: Any, incoming: Any, *, task_status: Any) -> None:

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import ssl
-import sys
 from collections.abc import AsyncIterator
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
-import anyio
-from fastmcp.client.transports import ClientTransport, StdioTransport, StreamableHttpTransport
+from fastmcp.client.transports import ClientTransport, StreamableHttpTransport
 from fastmcp.client.transports.base import TransportOptions
 from mcp.client.streamable_http import streamable_http_client
 
-from .failures import Failure
 from .guard import Answering, Guard, SseGuard, http_client, outward
-from .settings import Program, Settings
+from .programs import ProgramTransport
+from .settings import Settings
 from .shapes import BearerAuth, Specification
 from .sse import LegacyTransport
+from .workspaces import Workspaces
 
 
 class HttpTransport(StreamableHttpTransport):
@@ -49,35 +46,24 @@ class HttpTransport(StreamableHttpTransport):
             yield opened
 
 
-class ProgramTransport(StdioTransport):
-    """A program from the operator's catalogue, checked against its digest at every start."""
+@dataclass(frozen=True)
+class Means:
+    """What all clients share."""
 
-    def __init__(self, program: Program) -> None:
-        # The library adds HOME, PATH and more from our environment; `bare.py` takes them out again.
-        bare = str(Path(__file__).with_name("bare.py"))
-        names = json.dumps(sorted(program.env))
-        super().__init__(
-            sys.executable,
-            ["-I", bare, names, program.command, *program.args],
-            env=program.env,
-            cwd="/",
-            keep_alive=False,
-            log_file=Path(os.devnull),
-        )
-        self._program = program
-
-    async def connect(self, **options: Any) -> Any:
-        if not await anyio.to_thread.run_sync(self._program.matches_digest):
-            raise Failure("unreachable", "the program is not the one in the catalogue")
-        return await super().connect(**options)
+    settings: Settings
+    tls: ssl.SSLContext
+    workspaces: Workspaces | None
 
 
-def build(
-    specification: Specification, settings: Settings, tls: ssl.SSLContext
-) -> tuple[ClientTransport, Guard | None]:
+def build(specification: Specification, means: Means) -> tuple[ClientTransport, Guard | None]:
     """The transport, and for HTTP the guard through which it is watched."""
+    settings, tls = means.settings, means.tls
     if specification.transport == "stdio":
-        return ProgramTransport(settings.catalogue[specification.catalogue_id or ""]), None
+        stdio, workspaces = settings.stdio, means.workspaces
+        assert stdio is not None
+        assert workspaces is not None
+        program, workspace = stdio.catalogue[specification.catalogue or ""], specification.workspace or ""
+        return ProgramTransport(program, workspace, stdio, workspaces, settings.max_result_bytes), None
     auth = specification.auth
     token = auth.token.get_secret_value() if isinstance(auth, BearerAuth) else None
     limit = settings.max_result_bytes

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ssl
 import time
 from typing import Any
 
@@ -21,9 +20,8 @@ from mcp_types import HEADER_MISMATCH, Implementation
 from . import logs
 from .failures import Failure
 from .session import Progress, RawSession, translated
-from .settings import Settings
 from .shapes import Specification
-from .transports import build
+from .transports import Means, build
 
 CONNECT_SECONDS = 30.0
 STALE_SECONDS = 30.0
@@ -38,12 +36,12 @@ _IDENTITY = Implementation(name="switchboard", version="0.1.0")
 class Upstream:
     """A connected (or connecting) client. `Clients` decides how long it lives."""
 
-    def __init__(self, client_id: str, specification: Specification, settings: Settings, tls: ssl.SSLContext):
+    def __init__(self, client_id: str, specification: Specification, means: Means):
         self.client_id = client_id
         self.specification = specification
         self.users = 0
         self.used_at = time.monotonic()
-        transport, self._guard = build(specification, settings, tls)
+        transport, self._guard = build(specification, means)
         self._client: Client[Any] = Client(
             transport,
             mode="auto",

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import secrets
+import signal
 import subprocess
 import sys
 import time
@@ -20,7 +21,7 @@ import anyio
 import httpx2
 import pytest
 
-from switchboard_fastmcp import signatures
+from switchboard_fastmcp import boxes, settings, signatures
 from switchboard_fastmcp.settings import Secret
 
 # Making a TLS context takes longer than most tests here, and nothing here speaks TLS.
@@ -43,11 +44,13 @@ def http() -> httpx2.AsyncClient:
 class Process:
     """A child whose standard output is read line by line into a file."""
 
-    def __init__(self, arguments: list[str], environment: dict[str, str], log: Path) -> None:
+    def __init__(
+        self, arguments: list[str], environment: dict[str, str], log: Path, under: tuple[str, ...] = ()
+    ) -> None:
         self.log = log
         with log.open("wb") as output:
             self.child = subprocess.Popen(
-                [sys.executable, *arguments], cwd=HERE, env=environment, stdout=output, stderr=output
+                [*under, sys.executable, *arguments], cwd=HERE, env=environment, stdout=output, stderr=output
             )
 
     def wait_for(self, pattern: str) -> re.Match[str]:
@@ -72,10 +75,10 @@ class Process:
 class Service(Process):
     """The FastMCP service, and a worker's way of talking to it."""
 
-    def __init__(self, log: Path, **settings: str) -> None:
+    def __init__(self, log: Path, under: tuple[str, ...] = (), **settings: str) -> None:
         environment = {"PATH": os.environ["PATH"], "FASTMCP_KEY": KEY, "FASTMCP_LISTEN": "127.0.0.1:0"}
         environment |= {"FASTMCP_REQUIRE_PROXY": "0"} | settings
-        super().__init__(["-m", "switchboard_fastmcp"], environment, log)
+        super().__init__(["-m", "switchboard_fastmcp"], environment, log, under)
         port = self.wait_for(r'"port": (\d+)')[1]
         self.url = f"http://127.0.0.1:{port}"
 
@@ -248,14 +251,90 @@ def start_service(tmp_path: Path) -> Iterator[Callable[..., Service]]:
     """Services with settings of their own; each is stopped, and must exit with 0."""
     started: list[Service] = []
 
-    def start(**settings: str) -> Service:
-        started.append(Service(tmp_path / f"service-{len(started)}", **settings))
+    def start(under: tuple[str, ...] = (), **settings: str) -> Service:
+        started.append(Service(tmp_path / f"service-{len(started)}", under, **settings))
         return started[-1]
 
     yield start
     for running in started:
-        assert running.stop() == 0
+        # What a test killed, it killed.
+        assert running.stop() in (0, -signal.SIGKILL)
 
 
 def sha256_of(path: str) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+DEMO_PROGRAM = HERE / "demo" / "stdio_server.py"
+
+
+class Stdio:
+    """A stdio-mode service with the demo program in its catalogue, and what tests look at from outside."""
+
+    def __init__(self, start: Callable[..., Service], folder: Path) -> None:
+        self._start = start
+        self.root = folder / "workspaces"
+        self.catalogue = folder / "catalogue.json"
+        # A copy, since a checkout may be writable by others, and such a program is not started.
+        self.program = folder / "stdio_server.py"
+        self.program.write_bytes(DEMO_PROGRAM.read_bytes())
+        self.program.chmod(0o755)
+        # An argument that no other process of this machine has.
+        self.tag = f"tag-{secrets.token_hex(8)}"
+        self.entry = {
+            "name": "demo",
+            "program": str(self.program),
+            "arguments": ["{workspace}", self.tag],
+            "sha256": sha256_of(str(self.program)),
+            "environment": {"PATH": "/usr/local/bin:/usr/bin:/bin", "GREETING": "hello"},
+        }
+        self.settings = {
+            "FASTMCP_MODE": "stdio",
+            "FASTMCP_CATALOGUE": str(self.catalogue),
+            "FASTMCP_STDIO_WORKSPACES": str(self.root),
+        }
+
+    def service(self, *more: dict[str, Any], under: tuple[str, ...] = (), **settings: str) -> Service:
+        self.catalogue.write_text(json.dumps([self.entry, *more]))
+        return self._start(under, **self.settings | settings)
+
+    def specification(self, workspace: str = "org/_/one", catalogue: str = "demo") -> dict[str, Any]:
+        return {"transport": "stdio", "catalogue": catalogue, "workspace": workspace}
+
+    async def use(self, service: Service, tool: str, workspace: str = "org/_/one", **arguments: Any) -> Any:
+        """The tool's answer; the client is named after the workspace."""
+        specification = self.specification(workspace)
+        response = await service.call(specification, tool, arguments=arguments, client_id=workspace)
+        assert response.status_code == 200, response.text
+        result = response.json()["result"]
+        return result["content"][0]["text"] if result["isError"] else result["structuredContent"]["result"]
+
+    def processes(self) -> list[int]:
+        """Programs of this test that live, and their children."""
+        found = []
+        for folder in Path("/proc").iterdir():
+            with contextlib.suppress(OSError):
+                if folder.name.isdigit() and self.tag.encode() in (folder / "cmdline").read_bytes():
+                    found.append(int(folder.name))
+        return found
+
+    def workspaces(self) -> list[str]:
+        return [str(path.relative_to(self.root)) for path in self.root.glob("*/*/*")]
+
+
+@pytest.fixture
+def stdio(start_service: Callable[..., Service], tmp_path: Path) -> Stdio:
+    return Stdio(start_service, tmp_path)
+
+
+@pytest.fixture
+def boxed(tmp_path: Path) -> None:
+    """For tests of what only a kernel that grants namespaces can hold."""
+    catalogue = tmp_path / "empty.json"
+    catalogue.write_text("[]")
+    environment = {"FASTMCP_KEY": KEY, "FASTMCP_MODE": "stdio", "FASTMCP_CATALOGUE": str(catalogue)}
+    try:
+        read = settings.read(environment | {"FASTMCP_STDIO_WORKSPACES": str(tmp_path / "probing")})
+        asyncio.run(boxes.isolated(read))
+    except settings.SettingsError as refused:
+        pytest.skip(f"this machine does not isolate programs: {refused}")

@@ -157,7 +157,7 @@ async def test_a_body_over_two_mebibytes_is_refused_before_it_is_parsed(service:
         ({"specification": {"transport": "http", "url": "http://u:p@x/"}}, "specification.url"),
         ({"specification": {"transport": "http", "url": "http://x/\n"}}, "specification.url"),
         ({"specification": {"transport": "http", "url": "http://0177.0.0.1/"}}, "specification.url"),
-        ({"specification": {"transport": "stdio", "catalogue_id": "sh"}}, "specification.transport"),
+        ({"specification": {"transport": "stdio", "catalogue": "sh"}}, "specification.transport"),
         ({"specification": {"transport": "http", "url": "http://x/", "more": 1}}, "specification.more"),
         (
             {"specification": {"transport": "http", "url": "http://x/", "headers": {"Host": "y"}}},

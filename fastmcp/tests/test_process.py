@@ -1,4 +1,4 @@
-"""The process itself: configuration, the stdio mode, its logs, and how it ends."""
+"""The process itself: configuration, its logs, and how it ends."""
 
 from __future__ import annotations
 
@@ -7,105 +7,15 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import anyio
 import httpx2
 import pytest
-from conftest import HERE, KEY, Demo, Service, sha256_of, until
+from conftest import HERE, KEY, Demo, Service, until
 
 from switchboard_fastmcp import settings
 
 pytestmark = pytest.mark.anyio
-
-PROGRAM = """
-import json, os, sys
-from fastmcp import FastMCP
-
-server = FastMCP("stdio-program")
-
-@server.tool
-def environment() -> dict[str, str]:
-    return dict(os.environ)
-
-@server.tool
-def process() -> int:
-    return os.getpid()
-
-server.run(show_banner=False)
-"""
-
-
-@pytest.fixture
-def command(tmp_path: Path) -> Path:
-    """A program the operator vouches for, that a test then changes."""
-    path = tmp_path / "command"
-    path.write_text("#!/bin/sh\nexit 0\n")
-    path.chmod(0o755)
-    entry = {"command": str(path), "args": [], "env": {}, "sha256": sha256_of(str(path))}
-    (tmp_path / "catalogue.json").write_text(json.dumps({"program": entry}))
-    return path
-
-
-@pytest.fixture
-def catalogue(tmp_path: Path) -> Path:
-    (tmp_path / "program.py").write_text(PROGRAM)
-    command = str(Path(sys.executable))
-    entry = {
-        "command": command,
-        "args": [str(tmp_path / "program.py")],
-        "env": {"GREETING": "hello"},
-        "sha256": sha256_of(command),
-    }
-    path = tmp_path / "catalogue.json"
-    path.write_text(json.dumps({"program": entry}))
-    return path
-
-
-async def test_a_catalogue_program_runs_with_its_environment_and_no_other(
-    start_service: Callable[..., Service], catalogue: Path
-) -> None:
-    service = start_service(FASTMCP_MODE="stdio", FASTMCP_CATALOGUE=str(catalogue), HOME="/nowhere", USER="u")
-    spec = {"transport": "stdio", "catalogue_id": "program"}
-    response = await service.call(spec, "environment")
-    assert response.status_code == 200, response.text
-    found = response.json()["result"]["structuredContent"]
-    # The program's own Python sets LC_CTYPE (PEP 538).
-    assert {k: v for k, v in found.items() if k != "LC_CTYPE"} == {"GREETING": "hello"}
-    assert KEY not in str(found)
-    process = (await service.call(spec, "process")).json()["result"]["structuredContent"]["result"]
-    await service.post("/mcp/disconnect", {"client_id": "a"})
-    await until(lambda: not _alive(process))
-
-
-REFUSED_IN_STDIO_MODE = [
-    {"transport": "stdio", "catalogue_id": "other"},
-    {"transport": "stdio"},
-    {"transport": "stdio", "catalogue_id": "program", "auth": {"type": "bearer", "token": "t"}},
-    {"transport": "stdio", "catalogue_id": "program", "headers": {"a": "b"}},
-    {"transport": "http", "url": "http://127.0.0.1:9/"},
-]
-
-
-async def test_stdio_mode_takes_catalogue_entries_only(
-    start_service: Callable[..., Service], catalogue: Path
-) -> None:
-    service = start_service(FASTMCP_MODE="stdio", FASTMCP_CATALOGUE=str(catalogue))
-    for specification in REFUSED_IN_STDIO_MODE:
-        response = await service.call(specification, "environment")
-        assert response.status_code == 400, specification
-        assert response.json()["error"]["message"].startswith("specification."), specification
-
-
-async def test_a_program_that_changed_since_it_was_vouched_for_is_not_started(
-    start_service: Callable[..., Service], command: Path, tmp_path: Path
-) -> None:
-    catalogue = str(command.with_name("catalogue.json"))
-    service = start_service(FASTMCP_MODE="stdio", FASTMCP_CATALOGUE=catalogue)
-    await anyio.to_thread.run_sync(command.write_text, f"#!/bin/sh\ntouch {tmp_path}/ran\n")
-    response = await service.call({"transport": "stdio", "catalogue_id": "program"}, "x")
-    assert response.json()["error"]["code"] == "unreachable"
-    assert not (tmp_path / "ran").exists()
 
 
 def test_all_mistakes_of_the_configuration_are_reported_together() -> None:
@@ -132,20 +42,6 @@ def test_all_mistakes_of_the_configuration_are_reported_together() -> None:
     lines = ended.stderr.splitlines()
     assert sorted(line.split()[0] for line in lines) == sorted(set(environment) - {"PATH"})
     assert "tooshort" not in ended.stderr
-
-
-def test_stdio_mode_names_every_bad_catalogue_entry(tmp_path: Path) -> None:
-    path = tmp_path / "catalogue.json"
-    good = {"command": sys.executable, "sha256": sha256_of(sys.executable)}
-    entries = {"fine": good, "relative": good | {"command": "sh"}, "forged": good | {"sha256": "0" * 64}}
-    path.write_text(json.dumps(entries))
-    environment = {"FASTMCP_KEY": KEY, "FASTMCP_MODE": "stdio", "FASTMCP_CATALOGUE": str(path)}
-    with pytest.raises(settings.SettingsError) as raised:
-        settings.read(environment)
-    assert [p.partition(":")[0] for p in raised.value.problems] == [
-        "FASTMCP_CATALOGUE entry 'relative'",
-        "FASTMCP_CATALOGUE entry 'forged'",
-    ]
 
 
 def test_the_key_is_not_printed() -> None:
@@ -202,11 +98,3 @@ async def _refuses(service: Service) -> bool:
     except httpx2.TransportError:
         return True
     return False
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    return True
