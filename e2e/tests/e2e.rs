@@ -27,6 +27,7 @@ mod organizations;
 mod payloads;
 mod permissions;
 mod pooler;
+mod programs;
 mod promises;
 mod roles;
 mod rotation;
@@ -144,6 +145,9 @@ fn main() -> ExitCode {
             the_service_reaches_nothing_without_the_workers_proxy,
             what_the_proxy_refuses_the_service_calls_unreachable,
             a_servers_own_refusal_is_not_taken_for_the_proxys,
+        }
+        programs {
+            members_see_names_and_descriptions_of_the_catalogue_and_nothing_else,
         }
         payloads {
             tools_and_results_that_are_handed_on_are_valid_mcp,

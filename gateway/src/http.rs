@@ -13,6 +13,7 @@ use crate::{access::AccessControl, assets, auth::Authenticator, rates::Rates};
 
 pub mod answer;
 pub mod body;
+pub mod catalogue;
 pub mod configurations;
 pub mod cors;
 pub mod edge;
@@ -68,6 +69,7 @@ pub fn routes(gateway: Arc<Gateway>) -> impl Endpoint<Output = poem::Response> {
         .at("/organizations/:id", get(organizations::read).put(organizations::change).delete(organizations::remove))
         .at("/users", post(users::add).get(users::list))
         .at("/users/:id", get(users::read).put(users::change).delete(users::remove))
+        .at("/mcp/catalogue", get(catalogue::list))
         .at("/mcp/test", post(configurations::test))
         .at("/mcp/configurations", post(configurations::register).get(configurations::list))
         .at(

@@ -10,6 +10,7 @@ use crate::{
     fault::{Code, Fault},
 };
 
+pub mod catalogue;
 pub mod configurations;
 pub mod lanes;
 pub mod organizations;
@@ -150,6 +151,7 @@ macro_rules! commands {
                 "users.remove": users::Remove -> () { Direct, Admin, 15 },
             }
             token {
+                "catalogue.list": catalogue::List -> Page<catalogue::Entry> { Direct, User, 15 },
                 "configurations.register": configurations::Register -> configurations::Configuration { Direct, User, 15 },
                 "configurations.list": configurations::List -> Page<configurations::Configuration> { Direct, User, 15 },
                 "configurations.get": configurations::Get -> configurations::Configuration { Direct, User, 15 },

@@ -11,6 +11,7 @@ use crate::options::Options;
 use crate::places::{DataDir, Places};
 use crate::ports::PortBook;
 use crate::postgres::Postgres;
+use crate::programs::{self, stdio_key};
 use crate::readiness::Ready;
 use crate::secrets::Secrets;
 use crate::supervisor::Supervisor;
@@ -138,10 +139,15 @@ impl Wiring<'_> {
         if pool == Pool::Controller {
             set("JETSTREAM_PASSWORD", NatsUser::Jetstream.password(self.secrets)?);
         }
+        if pool == Pool::Token {
+            set("FASTMCP_CATALOGUE", programs::catalogue(self.data).display().to_string());
+        }
         if pool == Pool::Tool {
             set("JETSTREAM_PASSWORD", NatsUser::Lanes.password(self.secrets)?);
             set("FASTMCP_URL", self.upstreams.service_url());
             set("FASTMCP_KEY", fastmcp_key(self.secrets)?);
+            set("FASTMCP_STDIO_URL", self.upstreams.stdio_url());
+            set("FASTMCP_STDIO_KEY", stdio_key(self.secrets)?);
             if self.options.force_fastmcp {
                 set("FASTMCP_FORCE", "true".to_owned());
             }

@@ -92,7 +92,7 @@ impl Stack {
             database(supervisor, &places, &data, &ports, &secrets, &options),
             progress.step(
                 "fastmcp service, demo servers",
-                Upstreams::start(supervisor, &places, &ports, &secrets, &options)
+                Upstreams::start(supervisor, &places, &data, &ports, &secrets, &options)
             ),
         )?;
         let mut database = postgres;

@@ -8,8 +8,9 @@ use anyhow::Result;
 use crate::child::{Layer, Spec};
 use crate::everything;
 use crate::options::Options;
-use crate::places::Places;
+use crate::places::{DataDir, Places};
 use crate::ports::PortBook;
+use crate::programs;
 use crate::readiness::Ready;
 use crate::secrets::Secrets;
 use crate::supervisor::Supervisor;
@@ -20,6 +21,8 @@ pub(crate) struct Upstreams {
     pub(crate) demo: u16,
     /// The `FastMCP` service.
     pub(crate) service: Option<u16>,
+    /// Its stdio mode.
+    pub(crate) stdio: Option<u16>,
     pub(crate) demo_fastmcp: Option<u16>,
     pub(crate) demo_sse: Option<u16>,
     pub(crate) everything: Option<u16>,
@@ -30,6 +33,7 @@ impl Upstreams {
     pub(crate) async fn start(
         supervisor: &Supervisor,
         places: &Places,
+        data: &DataDir,
         ports: &PortBook,
         secrets: &Secrets,
         options: &Options,
@@ -53,20 +57,27 @@ impl Upstreams {
         };
         let python = async {
             if !options.product {
-                return Ok((None, None));
+                return Ok((None, None, None));
             }
             let service = service(supervisor, places, ports, secrets);
             let demo = python_demo(supervisor, places, ports, "demo-fastmcp", "http");
-            futures::try_join!(service, demo).map(|(service, demo)| (Some(service), Some(demo)))
+            let stdio = programs::start(supervisor, places, data, ports, secrets);
+            futures::try_join!(service, stdio, demo)
+                .map(|(service, stdio, demo)| (Some(service), Some(stdio), Some(demo)))
         };
-        let (demo, (service, demo_fastmcp), demo_sse, everything) =
+        let (demo, (service, stdio, demo_fastmcp), demo_sse, everything) =
             futures::try_join!(native_demo(supervisor, places, ports), python, sse, everything)?;
-        Ok(Self { demo, service, demo_fastmcp, demo_sse, everything })
+        Ok(Self { demo, service, stdio, demo_fastmcp, demo_sse, everything })
     }
 
     /// Where tool workers reach the service; empty when there is none.
     pub(crate) fn service_url(&self) -> String {
         self.service.map_or_else(String::new, |port| format!("http://127.0.0.1:{port}"))
+    }
+
+    /// The same for its stdio mode.
+    pub(crate) fn stdio_url(&self) -> String {
+        self.stdio.map_or_else(String::new, |port| format!("http://127.0.0.1:{port}"))
     }
 
     /// The addresses a tenant's configuration may name: exactly these servers, and not the service.

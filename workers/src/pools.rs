@@ -10,12 +10,13 @@ use shared::{
         standing::Standing,
         state::{ConfigurationState, Limits},
     },
-    command::{Command, Pool, configurations, lanes, organizations, tools, users},
+    command::{Command, Pool, catalogue, configurations, lanes, organizations, tools, users},
     db::Database,
 };
 
 use crate::{
     announce::Announcer,
+    catalogue::Programs,
     egress::Egress,
     lanes::LaneLocks,
     run::{Ended, Job, execute, refuse},
@@ -96,6 +97,8 @@ parts!(
         vault: Vault,
         /// Says which endpoints may be registered.
         egress: Egress,
+        /// Says which programs may be named.
+        programs: Programs,
         /// Spreads news of configurations.
         announcer: Announcer,
     }

@@ -14,6 +14,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     announce::Announcer,
+    catalogue::{CatalogueConfig, Programs},
     controller, direct,
     egress::{Egress, EgressConfig, proxy::Proxy},
     lanes::LaneLocks,
@@ -88,6 +89,8 @@ struct Configuration {
     egress: EgressConfig,
     vault: Option<VaultConfig>,
     fastmcp: Option<FastMcpConfig>,
+    stdio: Option<FastMcpConfig>,
+    catalogue: CatalogueConfig,
 }
 
 /// Reads everything the pool needs; all problems come at once.
@@ -102,8 +105,13 @@ fn read(pool: Pool) -> Result<Configuration, config::Problems> {
     let queue = reader.read("queue");
     let egress = reader.read("egress");
     let vault = if seals { reader.read("vault").map(Some) } else { Some(None) };
-    let has_service = pool == Pool::Tool && std::env::var("FASTMCP_URL").is_ok_and(|url| !url.is_empty());
-    let fastmcp = if has_service { reader.read("fastmcp").map(Some) } else { Some(None) };
+    let mut service = |prefix: &str, url: &str| {
+        let is_there = pool == Pool::Tool && std::env::var(url).is_ok_and(|url| !url.is_empty());
+        if is_there { reader.read(prefix).map(Some) } else { Some(None) }
+    };
+    let fastmcp = service("fastmcp", "FASTMCP_URL");
+    let stdio = service("fastmcp_stdio", "FASTMCP_STDIO_URL");
+    let catalogue = if pool == Pool::Token { reader.read("fastmcp") } else { Some(CatalogueConfig::default()) };
     let complete = (|| {
         Some(Configuration {
             nats: nats?,
@@ -115,6 +123,8 @@ fn read(pool: Pool) -> Result<Configuration, config::Problems> {
             egress: egress?,
             vault: vault?,
             fastmcp: fastmcp?,
+            stdio: stdio?,
+            catalogue: catalogue?,
         })
     })();
     reader.finish()?;
@@ -230,8 +240,9 @@ async fn session(bus: Bus, database: Database, shift: Shift) -> anyhow::Result<(
 async fn token(configuration: Configuration, bus: Bus, database: Database, shift: Shift) -> anyhow::Result<()> {
     let vault = vault(configuration.vault)?;
     let egress = Egress::new(&configuration.egress)?;
+    let programs = Programs::read(&configuration.catalogue)?;
     let (announcer, standing) = (Announcer::new(&bus, &[Bucket::Configs]), standing(&bus));
-    let parts = Arc::new(Token { bus, database, standing, vault, egress, announcer });
+    let parts = Arc::new(Token { bus, database, standing, vault, egress, programs, announcer });
     tokio::spawn(rotation::serve(Arc::clone(&parts), shift.stop.clone()));
     shift.answer(parts).await
 }
@@ -272,7 +283,7 @@ async fn tool(
         });
         tokio::spawn(async move { proxy.serve(quiet).await });
     }
-    let upstreams = Upstreams::new(egress, configuration.fastmcp, proxy_url);
+    let upstreams = Upstreams::new(egress, configuration.fastmcp, proxy_url, configuration.stdio);
     let configurations = bus.watch(Bucket::Configs);
     let catalogue = Catalogue::default();
     let standing = standing(&bus);

@@ -41,6 +41,35 @@ const MAX_CLIENTS: u64 = 4_096;
 /// How often expired clients are looked for, so that an idle worker lets go of them too.
 const SWEEP: Duration = Duration::from_secs(30);
 
+/// Where an MCP server is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// At the other end of HTTP.
+    Endpoint(Url),
+    /// In the stdio mode of the `FastMCP` service, which starts it for us.
+    Program {
+        /// Its name in the operator's catalogue.
+        catalogue: String,
+        /// Its directory, `<organization>/<member or _>/<configuration>`: each segment 1 to 64 of `A-Z a-z 0-9 _ -`.
+        workspace: String,
+    },
+}
+
+impl Target {
+    /// Where it is over HTTP; a program is nowhere.
+    pub const fn endpoint(&self) -> Option<&Url> {
+        if let Self::Endpoint(url) = self { Some(url) } else { None }
+    }
+
+    /// Kind and fields, so that no two targets read the same.
+    fn parts(&self) -> [&[u8]; 3] {
+        match self {
+            Self::Endpoint(url) => [b"endpoint", url.as_str().as_bytes(), b""],
+            Self::Program { catalogue, workspace } => [b"program", catalogue.as_bytes(), workspace.as_bytes()],
+        }
+    }
+}
+
 /// Everything needed to reach one MCP server on behalf of one tenant.
 #[derive(Clone, Debug)]
 pub struct Specification {
@@ -50,8 +79,8 @@ pub struct Specification {
     pub configuration: ConfigurationId,
     /// Its generation: a changed configuration is another server.
     pub generation: i64,
-    /// The MCP endpoint.
-    pub endpoint: Url,
+    /// Where the server is.
+    pub target: Target,
     /// How it is reached.
     pub transport: Transport,
     /// Which client speaks to it; legacy SSE always goes through the `FastMCP` service.
@@ -69,11 +98,14 @@ impl Specification {
             Credential::Bearer(token) => [b"bearer", b"", token.reveal().as_bytes()],
             Credential::Header { name, value } => [b"header", name.as_bytes(), value.reveal().as_bytes()],
         };
-        let fields: [&[u8]; 9] = [
+        let target = self.target.parts();
+        let fields: [&[u8]; 11] = [
             self.organization.0.as_bytes(),
             self.configuration.0.as_bytes(),
             &self.generation.to_be_bytes(),
-            self.endpoint.as_str().as_bytes(),
+            target[0],
+            target[1],
+            target[2],
             self.transport.name().as_bytes(),
             self.via.name().as_bytes(),
             credential[0],
@@ -194,24 +226,33 @@ pub struct Upstreams(Arc<Inner>);
 struct Inner {
     egress: Egress,
     fastmcp: Option<Service>,
+    stdio: Option<Service>,
     open: Cache<Key, Arc<Client>>,
 }
 
 impl Upstreams {
     /// No client is open yet. `proxy_url` is the filtering proxy that the `FastMCP` service must
-    /// use, credentials included. Must be called within a tokio runtime.
-    pub fn new(egress: Egress, fastmcp: Option<FastMcpConfig>, proxy_url: Option<Secret<String>>) -> Self {
-        Self::bounded(egress, fastmcp, proxy_url, IDLE, MAX_CLIENTS)
+    /// use, credentials included; `stdio` is the service that runs programs. Must be called within
+    /// a tokio runtime.
+    pub fn new(
+        egress: Egress,
+        fastmcp: Option<FastMcpConfig>,
+        proxy_url: Option<Secret<String>>,
+        stdio: Option<FastMcpConfig>,
+    ) -> Self {
+        let fastmcp = fastmcp.map(|config| Service::new(config, proxy_url));
+        // Programs have no network, so no proxy either.
+        let stdio = stdio.map(|config| Service::new(config, None));
+        Self::bounded(egress, fastmcp, stdio, IDLE, MAX_CLIENTS)
     }
 
     fn bounded(
         egress: Egress,
-        fastmcp: Option<FastMcpConfig>,
-        proxy_url: Option<Secret<String>>,
+        fastmcp: Option<Service>,
+        stdio: Option<Service>,
         idle: Duration,
         max_clients: u64,
     ) -> Self {
-        let fastmcp = fastmcp.map(|config| Service::new(config, proxy_url));
         // Least recently used, so that the newest is always taken in: it is about to be used.
         let open = Cache::builder()
             .max_capacity(max_clients)
@@ -224,7 +265,7 @@ impl Upstreams {
                 }
             })
             .build();
-        let inner = Arc::new(Inner { egress, fastmcp, open });
+        let inner = Arc::new(Inner { egress, fastmcp, stdio, open });
         let weak = Arc::downgrade(&inner);
         tokio::spawn(async move {
             loop {
@@ -290,21 +331,32 @@ impl Upstreams {
 
 impl Inner {
     async fn open(&self, specification: &Specification, digest: &[u8; 32]) -> Result<Kind, Fault> {
-        let Some(service) = self.service(specification)? else {
-            let native = Native::connect(&self.egress, &specification.endpoint, &specification.credential).await;
-            return native.map(|native| Kind::Native(Box::new(native))).map_err(|failed| failed.fault);
-        };
-        // The service's proxy judges every connection; this says why before a secret leaves us.
-        let endpoint = &specification.endpoint;
-        self.egress.check(endpoint)?;
-        if let (Some(host), Some(port)) = (endpoint.host_str(), endpoint.port_or_known_default()) {
-            self.egress.resolve(host, port).await?;
+        let service = self.service(specification)?;
+        match (service, specification.target.endpoint()) {
+            (None, Some(endpoint)) => {
+                let native = Native::connect(&self.egress, endpoint, &specification.credential).await;
+                native.map(|native| Kind::Native(Box::new(native))).map_err(|failed| failed.fault)
+            }
+            (Some(service), endpoint) => {
+                // The service's proxy judges every connection; this says why before a secret leaves us.
+                if let Some(endpoint) = endpoint {
+                    self.egress.check(endpoint)?;
+                    if let (Some(host), Some(port)) = (endpoint.host_str(), endpoint.port_or_known_default()) {
+                        self.egress.resolve(host, port).await?;
+                    }
+                }
+                service.connect(specification, digest).await.map(Kind::FastMcp)
+            }
+            (None, None) => Err(Fault::internal("a program has no other way than its service")),
         }
-        service.connect(specification, digest).await.map(Kind::FastMcp)
     }
 
     /// The `FastMCP` service, where it speaks to this server.
     fn service(&self, specification: &Specification) -> Result<Option<&Service>, Fault> {
+        if specification.target.endpoint().is_none() {
+            let message = "Transport `stdio` is not offered here any more.";
+            return self.stdio.as_ref().map(Some).ok_or_else(|| Fault::invalid("transport", message));
+        }
         let wants_service = specification.transport == Transport::Sse || specification.via == Via::Fastmcp;
         match &self.fastmcp {
             Some(service) if wants_service || service.is_forced() => Ok(Some(service)),

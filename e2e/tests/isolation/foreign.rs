@@ -40,8 +40,9 @@ enum Case {
     Public,
 }
 
-const CASES: [(&str, &str, Case); 31] = [
+const CASES: [(&str, &str, Case); 32] = [
     ("GET", "/", Case::Public),
+    ("GET", "/api/v1/mcp/catalogue", Case::Caller),
     ("GET", "/api/v1/mcp/configurations", Case::List),
     ("POST", "/api/v1/mcp/configurations", Case::Create),
     ("DELETE", "/api/v1/mcp/configurations/:id", Case::Item),

@@ -1,6 +1,6 @@
 //! More processes and accidents while the system runs: what end-to-end tests and the bench do to it.
 //!
-//! Names are those of the logs: `gateway-1`, `tool-2`, `nats`, `postgres`, `fastmcp`, `demo`, `demo-fastmcp`.
+//! Names are those of the logs: `gateway-1`, `tool-2`, `nats`, `postgres`, `fastmcp`, `fastmcp-stdio`, `demo`, `demo-fastmcp`.
 
 use std::sync::atomic::Ordering;
 

@@ -6,6 +6,7 @@ use super::Stack;
 use crate::issuer::Issuer;
 use crate::nats::NatsUser;
 use crate::product::Pool;
+use crate::programs::stdio_key;
 use crate::seed::Seeded;
 use crate::upstreams::fastmcp_key;
 
@@ -61,6 +62,24 @@ impl Stack {
     /// When the file of secrets cannot be written.
     pub fn fastmcp_service_key(&self) -> Result<String> {
         fastmcp_key(&self.secrets)
+    }
+
+    /// The stdio mode of the `FastMCP` service; empty without the product.
+    pub fn stdio_service_url(&self) -> String {
+        self.upstreams.stdio_url()
+    }
+
+    /// The key shared with it. Not for logs.
+    ///
+    /// # Errors
+    /// When the file of secrets cannot be written.
+    pub fn stdio_service_key(&self) -> Result<String> {
+        stdio_key(&self.secrets)
+    }
+
+    /// Where the stdio service keeps the directories of programs.
+    pub fn workspaces(&self) -> std::path::PathBuf {
+        self.data.join("workspaces")
     }
 
     /// Where clients connect to NATS, without credentials.

@@ -25,7 +25,13 @@ use super::{
     filter,
     secret_use::SecretUse,
 };
-use crate::{configurations::endpoint, pools::Tool, scope::Scope, sealing, upstream::Specification};
+use crate::{
+    configurations::endpoint,
+    pools::Tool,
+    scope::Scope,
+    sealing,
+    upstream::{Specification, Target},
+};
 
 /// How long an entry is believed without news. While the database is away it is believed longer:
 /// news come through the shared state, not through the database.
@@ -265,7 +271,7 @@ async fn load(
         organization: context.organization,
         configuration: stored.configuration.id,
         generation: stored.configuration.generation,
-        endpoint: endpoint(&stored.configuration.endpoint)?,
+        target: Target::Endpoint(endpoint(&stored.configuration.endpoint)?),
         transport: stored.configuration.transport,
         via: stored.configuration.via,
         credential,
@@ -319,7 +325,7 @@ mod tests {
             organization,
             configuration: configuration.id,
             generation: 1,
-            endpoint: endpoint(&configuration.endpoint).unwrap(),
+            target: Target::Endpoint(endpoint(&configuration.endpoint).unwrap()),
             transport: Transport::Http,
             via: Via::Native,
             credential: Credential::None,

@@ -19,17 +19,12 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, header::CONTENT_TYPE};
 use reqwest::{Request, Response, redirect::Policy};
 use serde_json::json;
-use shared::{
-    Deadline, Fault,
-    command::configurations::{Credential, Transport},
-    json::Raw,
-    secret::Secret,
-};
+use shared::{Deadline, Fault, command::configurations::Credential, json::Raw, secret::Secret};
 use url::Url;
 
 pub use self::config::FastMcpConfig;
 use self::signature::{Key, Nonce, hex};
-use super::{CallRequest, Specification, failure, listing::Listing, within};
+use super::{CallRequest, Specification, Target, failure, listing::Listing, within};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -185,11 +180,13 @@ impl Remote {
             Credential::None | Credential::Header { .. } => json!({ "type": "none" }),
             Credential::Bearer(token) => json!({ "type": "bearer", "token": token.reveal() }),
         };
-        let transport = match specification.transport {
-            Transport::Http => "http",
-            Transport::Sse => "sse",
+        let transport = specification.transport.name();
+        let mut described = match &specification.target {
+            Target::Endpoint(url) => json!({ "transport": transport, "url": url.as_str(), "auth": auth }),
+            Target::Program { catalogue, workspace } => {
+                json!({ "transport": transport, "catalogue": catalogue, "workspace": workspace })
+            }
         };
-        let mut described = json!({ "transport": transport, "url": specification.endpoint.as_str(), "auth": auth });
         if let Credential::Header { name, value } = &specification.credential {
             described["headers"] = json!({ name.as_str(): value.reveal() });
         }

@@ -22,7 +22,7 @@ use shared::{
 };
 use url::Url;
 
-use super::{CallRequest, Client, Specification, Upstreams};
+use super::{CallRequest, Client, Specification, Target, Upstreams};
 use crate::egress::{Egress, EgressConfig};
 
 /// Longer than anything here takes, even on a busy machine.
@@ -39,7 +39,7 @@ fn egress_to(urls: &[&Url]) -> Egress {
 }
 
 fn native_to(urls: &[&Url]) -> Upstreams {
-    Upstreams::new(egress_to(urls), None, None)
+    Upstreams::new(egress_to(urls), None, None, None)
 }
 
 fn specification(endpoint: &Url) -> Specification {
@@ -47,7 +47,7 @@ fn specification(endpoint: &Url) -> Specification {
         organization: OrganizationId::new(),
         configuration: ConfigurationId::new(),
         generation: 1,
-        endpoint: endpoint.clone(),
+        target: Target::Endpoint(endpoint.clone()),
         transport: Transport::Http,
         via: Via::Native,
         credential: Credential::None,

@@ -122,6 +122,9 @@ fn fault(error: ServiceError<'_>) -> Fault {
         ("invalid", _) if words.starts_with("specification.auth") => {
             Fault::invalid("auth.token", "The token holds characters that no header can carry.")
         }
+        ("invalid", _) if words.starts_with("specification.catalogue") => {
+            Fault::invalid("catalogue", "The catalogue does not hold this program any more.")
+        }
         ("invalid", _) if words.starts_with("specification.headers") => {
             Fault::invalid("auth.name", "The FastMCP service cannot send this header.")
         }
@@ -173,6 +176,7 @@ mod tests {
         assert_eq!(refused("specification.proxy: is required"), Code::Internal);
         assert_eq!(refused("specification.url: is not a URL"), Code::Invalid);
         assert_eq!(refused("specification.auth.bearer.token: is not a bearer token"), Code::Invalid);
+        assert_eq!(refused("specification.catalogue: is not in the operator's catalogue"), Code::Invalid);
         assert_eq!(refused("arguments: holds half of a surrogate pair"), Code::Invalid);
     }
 }

@@ -1,4 +1,5 @@
-//! `FASTMCP_*`: where the `FastMCP` service is, if there is one.
+//! `FASTMCP_*`: where the `FastMCP` service is, if there is one. `FASTMCP_STDIO_*`: the same for its
+//! stdio mode, which is a service of its own.
 
 use serde::Deserialize;
 use shared::{config::flag, secret::Secret};

@@ -93,7 +93,7 @@ async fn through(service: &Python, servers: &[&Url]) -> (Upstreams, DropGuard) {
     let proxy = Proxy::bind(egress.clone(), "127.0.0.1:0".parse().unwrap()).await.unwrap();
     let (url, stop) = (proxy.url(), CancellationToken::new());
     tokio::spawn(proxy.serve(stop.clone()));
-    (Upstreams::new(egress, Some(config(&service.url, false)), Some(url)), stop.drop_guard())
+    (Upstreams::new(egress, Some(config(&service.url, false)), Some(url), None), stop.drop_guard())
 }
 
 fn by_service(endpoint: &Url, transport: Transport) -> Specification {
@@ -186,7 +186,7 @@ async fn an_impostor_is_told_no_secret() {
         Server::start(|_| Reply::json(200, r#"{"status":"ok"}"#).with("x-switchboard-proof", &"0".repeat(64))).await;
     let mut url = impostor.url.clone();
     url.set_path("/");
-    let upstreams = Upstreams::new(egress_to(&[&impostor.url]), Some(config(&url, true)), None);
+    let upstreams = Upstreams::new(egress_to(&[&impostor.url]), Some(config(&url, true)), None, None);
     // Forced: also what would be spoken to natively goes to the service.
     let mut tenant = specification(&impostor.url);
     tenant.credential = bearer(TOKEN);
@@ -202,7 +202,7 @@ async fn an_impostor_is_told_no_secret() {
 #[tokio::test]
 async fn a_service_that_is_down_is_unavailable_and_nothing_was_accepted() {
     let nobody = Url::parse("http://127.0.0.1:9/").unwrap();
-    let upstreams = Upstreams::new(egress_to(&[&nobody]), Some(config(&nobody, false)), None);
+    let upstreams = Upstreams::new(egress_to(&[&nobody]), Some(config(&nobody, false)), None, None);
     let fault = upstreams.client(&by_service(&nobody, Transport::Sse)).await.unwrap_err();
     assert_eq!(fault.code, Code::Unavailable);
 }

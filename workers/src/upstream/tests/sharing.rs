@@ -18,7 +18,7 @@ use shared::{
 use tokio::sync::mpsc;
 
 use super::{
-    super::{IDLE, Upstreams},
+    super::{IDLE, Target, Upstreams},
     bearer, call, egress_to, native_to,
     server::{Asked, Reply, Server, discovered},
     specification,
@@ -45,7 +45,7 @@ async fn nothing_is_shared_between_organizations_credentials_or_generations() {
     others[0].organization = OrganizationId::new();
     others[1].credential = bearer("two");
     others[2].generation += 1;
-    others[3].endpoint.set_path("/other");
+    others[3].target = Target::Endpoint(server.url.join("/other").unwrap());
     let client = upstreams.client(&own).await.unwrap();
     for other in &others {
         assert!(!Arc::ptr_eq(&client, &upstreams.client(other).await.unwrap()));
@@ -137,9 +137,11 @@ async fn what_needs_the_fastmcp_service_says_so_where_there_is_none() {
     let (mut sse, mut via) = (specification(&server.url), specification(&server.url));
     sse.transport = Transport::Sse;
     via.via = Via::Fastmcp;
-    for specification in [sse, via] {
+    let mut program = specification(&server.url);
+    program.target = Target::Program { catalogue: "p".to_owned(), workspace: "o/_/c".to_owned() };
+    for (specification, field) in [(sse, "via"), (via, "via"), (program, "transport")] {
         let fault = upstreams.client(&specification).await.unwrap_err();
-        assert_eq!((fault.code, fault.field.as_deref()), (Code::Invalid, Some("via")));
+        assert_eq!((fault.code, fault.field.as_deref()), (Code::Invalid, Some(field)));
     }
     assert_eq!(server.connections(), 0);
 }
