@@ -147,7 +147,16 @@ fn main() -> ExitCode {
             a_servers_own_refusal_is_not_taken_for_the_proxys,
         }
         programs {
+            a_program_of_the_catalogue_is_listed_and_called_like_any_server,
             members_see_names_and_descriptions_of_the_catalogue_and_nothing_else,
+            a_command_never_comes_in_through_the_api,
+            a_program_is_tried_out_like_any_server,
+            a_configuration_may_turn_into_a_program_and_back,
+            a_program_learns_no_secret_of_ours,
+            two_organizations_and_two_members_never_share_a_workspace,
+            a_removed_configuration_ends_its_program_and_takes_its_workspace_along,
+            a_program_that_dies_fails_its_call_and_is_started_for_the_next,
+            a_program_that_hangs_is_left_at_the_deadline_and_told_so,
         }
         payloads {
             tools_and_results_that_are_handed_on_are_valid_mcp,

@@ -67,6 +67,9 @@ pub(crate) struct System {
     pub(crate) servers: Servers,
     /// The `FastMCP` service, and the key that its workers share with it.
     pub(crate) fastmcp_service: (String, String),
+    /// The same for its stdio mode, and the folder of its programs' directories.
+    pub(crate) stdio_service: (String, String),
+    pub(crate) workspaces: std::path::PathBuf,
     pub(crate) demo_url: String,
     pub(crate) demo_fastmcp_url: String,
     pub(crate) demo_sse_url: String,
@@ -147,6 +150,8 @@ impl System {
             servers,
             recorder,
             fastmcp_service: (stack.fastmcp_service_url(), stack.fastmcp_service_key()?),
+            stdio_service: (stack.stdio_service_url(), stack.stdio_service_key()?),
+            workspaces: stack.workspaces(),
             demo_url: stack.demo_url(),
             demo_fastmcp_url: stack.demo_fastmcp_url(),
             demo_sse_url: stack.demo_sse_url().unwrap_or_default(),

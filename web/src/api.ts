@@ -15,7 +15,9 @@ export interface Me {
 export interface Configuration {
   id: string;
   name: string;
-  endpoint: string;
+  /** Absent for a program of the operator's catalogue. */
+  endpoint: string | null;
+  catalogue: string | null;
   transport: string;
   /** `hint` is the end of the token, for recognition. */
   auth: { type: string; hint?: string | null };

@@ -5,12 +5,15 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use anyhow::{Context as _, ensure};
 use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
 use shared::{
-    Fault,
+    Context, Fault,
     command::{
         Page,
         catalogue::{Entry, List},
+        configurations::Scope as Ownership,
     },
+    id::ConfigurationId,
 };
 
 use crate::{pools::Token, run::Run, scope::Scope};
@@ -71,6 +74,19 @@ impl Programs {
             None => Err(Fault::invalid("catalogue", "Transport `stdio` needs the name of a program in the catalogue.")),
         }
     }
+}
+
+/// The directory that a program works in: one for each configuration, a member's own apart from the
+/// organization's. A subject may be any text, so its hash stands for it.
+pub fn workspace(context: &Context, scope: Ownership, configuration: ConfigurationId) -> String {
+    let member = match scope {
+        Ownership::Organization => "_".to_owned(),
+        Ownership::User => {
+            let hash = Sha256::digest(context.actor.subject.as_bytes());
+            hash.iter().take(16).fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+        }
+    };
+    format!("{}/{member}/{configuration}", context.organization)
 }
 
 const fn is_of_a_name(byte: u8) -> bool {

@@ -31,7 +31,7 @@ use crate::{
 mod checks;
 
 pub(crate) use checks::credential as checked_credential;
-pub use checks::endpoint;
+pub use checks::{endpoint, target};
 
 /// The generation of a configuration's first secret.
 const FIRST: i64 = 1;
@@ -41,7 +41,7 @@ impl Run for Register {
 
     async fn run(mut self, scope: &mut Scope<'_, Token>) -> Result<Configuration, Fault> {
         check(scope, &mut self.settings)?;
-        checks::credential(&self.credential)?;
+        checks::credential(self.settings.transport, &self.credential)?;
         may_write(scope, self.scope)?;
         let id = ConfigurationId::new();
         scope.notes.resource("configuration", &id);
@@ -63,7 +63,7 @@ impl Run for Replace {
         scope.notes.resource("configuration", &self.id);
         check(scope, &mut self.settings)?;
         match &self.credential {
-            NewCredential::Set(credential) => checks::credential(credential)?,
+            NewCredential::Set(credential) => checks::credential(self.settings.transport, credential)?,
             NewCredential::KeepHeader { name } => checks::header(name)?,
             NewCredential::Keep | NewCredential::KeepBearer => {}
         }
@@ -93,12 +93,18 @@ impl Run for Replace {
 
 /// Judges what is said, and puts right what follows from it.
 fn check(scope: &Scope<'_, Token>, settings: &mut Settings) -> Result<(), Fault> {
-    if settings.transport == Transport::Sse {
-        // Only the FastMCP service speaks the old transport.
+    if settings.transport != Transport::Http {
+        // Only the FastMCP service speaks the old transport, and to programs.
         settings.via = Via::Fastmcp;
     }
     checks::settings(settings)?;
-    scope.parts.egress.check(&endpoint(&settings.endpoint)?)?;
+    let (address, program) = (settings.endpoint.as_deref(), settings.catalogue.as_deref());
+    if settings.transport == Transport::Stdio {
+        scope.parts.programs.check(program)?;
+    }
+    if let Some(endpoint) = checks::target(settings.transport, address, program)? {
+        scope.parts.egress.check(&endpoint)?;
+    }
     Ok(())
 }
 
@@ -115,9 +121,12 @@ fn kept(was: &Configuration, command: &Replace) -> Result<NewSecret, Fault> {
         }
         _ => None,
     };
-    let (before, after) = (endpoint(&was.endpoint)?, endpoint(&command.settings.endpoint)?);
+    let read = |address: &Option<String>| address.as_deref().map(endpoint).transpose();
+    let (before, after) = (read(&was.endpoint)?, read(&command.settings.endpoint)?);
+    let same_origin =
+        before.as_ref().zip(after.as_ref()).is_some_and(|(before, after)| before.origin() == after.origin());
     // Whoever may edit an address could else have a secret sent to a server of their own.
-    if was.auth != Authentication::None && before.origin() != after.origin() {
+    if was.auth != Authentication::None && !same_origin {
         return Err(Fault::invalid("auth", "The secret was given for another server: give it again, or `none`."));
     }
     let same_header = match &was.auth {

@@ -137,7 +137,7 @@ fn closed_to_tenants(mut configuration: Configuration) -> Configuration {
     let nats = configuration.nats.url.split(',').map(str::trim);
     let urls = nats.chain([configuration.database.url.reveal().as_str()]);
     let mut own: Vec<url::Url> = urls.filter_map(|url| url.parse().ok()).collect();
-    own.extend(configuration.fastmcp.iter().map(|fastmcp| fastmcp.url.clone()));
+    own.extend(configuration.fastmcp.iter().chain(&configuration.stdio).map(|service| service.url.clone()));
     configuration.egress.own = own;
     configuration
 }

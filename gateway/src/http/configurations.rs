@@ -39,8 +39,10 @@ pub struct ConfigurationBody {
     description: Option<String>,
     /// Whose it is; the organization's by default.
     scope: Option<Scope>,
-    /// The MCP endpoint.
-    endpoint: String,
+    /// The MCP endpoint; for every transport but `stdio`.
+    endpoint: Option<String>,
+    /// A program's name in the operator's catalogue; for transport `stdio`.
+    catalogue: Option<String>,
     /// How it is reached; `http` by default.
     transport: Option<Transport>,
     /// Which client speaks to it; `native` by default.
@@ -154,6 +156,7 @@ impl ConfigurationBody {
             name: self.name,
             description: self.description,
             endpoint: self.endpoint,
+            catalogue: self.catalogue,
             transport: self.transport.unwrap_or(Transport::Http),
             via: self.via.unwrap_or(Via::Native),
             timeout_ms: self.timeout_ms.unwrap_or(DEFAULT_TIMEOUT_MS),
@@ -266,6 +269,8 @@ pub struct TestBody {
     configuration: Option<String>,
     /// The MCP endpoint of one that is not there yet.
     endpoint: Option<String>,
+    /// The program of one that is not there yet, for transport `stdio`.
+    catalogue: Option<String>,
     /// Whose it would be; the organization's by default.
     scope: Option<Scope>,
     /// How it is reached; `http` by default.
@@ -280,12 +285,14 @@ pub struct TestBody {
 impl TestBody {
     fn command(self) -> Result<Test, Fault> {
         let Some(id) = self.configuration else {
-            let endpoint = self.endpoint.ok_or_else(|| {
-                Fault::invalid("endpoint", "Give the id of a configuration, or the endpoint of a server.")
-            })?;
+            if self.endpoint.is_none() && self.catalogue.is_none() {
+                let field = if self.transport == Some(Transport::Stdio) { "catalogue" } else { "endpoint" };
+                return Err(Fault::invalid(field, "Give the id of a configuration, or say where a server is."));
+            }
             let server = TestedServer::Unsaved {
                 scope: self.scope.unwrap_or(Scope::Organization),
-                endpoint,
+                endpoint: self.endpoint,
+                catalogue: self.catalogue,
                 transport: self.transport.unwrap_or(Transport::Http),
                 via: self.via.unwrap_or(Via::Native),
                 credential: self.auth.map_or(Ok(Credential::None), Auth::credential)?,
@@ -294,6 +301,7 @@ impl TestBody {
         };
         let others = [
             ("endpoint", self.endpoint.is_some()),
+            ("catalogue", self.catalogue.is_some()),
             ("scope", self.scope.is_some()),
             ("transport", self.transport.is_some()),
             ("via", self.via.is_some()),

@@ -28,6 +28,8 @@ pub enum Transport {
     Http,
     /// HTTP with server-sent events, the transport of protocol 2024-11-05 (through the `FastMCP` service).
     Sse,
+    /// Standard input and output of a program of the operator's catalogue (through the `FastMCP` service's stdio mode).
+    Stdio,
 }
 
 /// Which client speaks to the MCP server.
@@ -71,7 +73,7 @@ macro_rules! named {
 }
 
 named!(Scope { Organization = "organization", User = "user" });
-named!(Transport { Http = "http", Sse = "sse" });
+named!(Transport { Http = "http", Sse = "sse", Stdio = "stdio" });
 named!(Via { Native = "native", Fastmcp = "fastmcp" });
 named!(SecretState { Unused = "unused", Valid = "valid", Refused = "refused", Expired = "expired" });
 
@@ -164,8 +166,10 @@ pub struct Configuration {
     pub description: Option<String>,
     /// Whose it is.
     pub scope: Scope,
-    /// The MCP endpoint.
-    pub endpoint: String,
+    /// The MCP endpoint; absent for a program.
+    pub endpoint: Option<String>,
+    /// The program's name in the operator's catalogue, for transport `stdio`.
+    pub catalogue: Option<String>,
     /// How it is reached.
     pub transport: Transport,
     /// Which client speaks to it.
@@ -201,11 +205,13 @@ pub struct Settings {
     pub name: String,
     /// At most 1,000 characters.
     pub description: Option<String>,
-    /// An absolute `http` or `https` URL without credentials.
-    pub endpoint: String,
+    /// An absolute `http` or `https` URL without credentials; for every transport but `stdio`.
+    pub endpoint: Option<String>,
+    /// A program's name in the operator's catalogue; for transport `stdio`.
+    pub catalogue: Option<String>,
     /// How it is reached.
     pub transport: Transport,
-    /// Which client speaks to it; `sse` always goes through the `FastMCP` service.
+    /// Which client speaks to it; `sse` and `stdio` always go through the `FastMCP` service.
     pub via: Via,
     /// 1,000 to 300,000.
     pub timeout_ms: u32,

@@ -75,7 +75,8 @@ struct Row {
     name: String,
     description: String,
     scope: String,
-    endpoint: String,
+    endpoint: Option<String>,
+    catalogue: Option<String>,
     transport: String,
     via: String,
     auth_type: String,
@@ -121,6 +122,7 @@ impl Row {
                 description: Some(self.description).filter(|text| !text.is_empty()),
                 scope: Scope::parse(&self.scope).ok_or_else(|| foreign("scope"))?,
                 endpoint: self.endpoint,
+                catalogue: self.catalogue,
                 transport: Transport::parse(&self.transport).ok_or_else(|| foreign("transport"))?,
                 via: Via::parse(&self.via).ok_or_else(|| foreign("via"))?,
                 auth,
@@ -145,7 +147,7 @@ impl Row {
 macro_rules! select {
     ($rest:literal) => {
         concat!(
-            "SELECT id, name, description, scope, endpoint, transport, via, auth_type, auth_header, secret, secret_hint, \
+            "SELECT id, name, description, scope, endpoint, catalogue, transport, via, auth_type, auth_header, secret, secret_hint, \
              secret_set_at, secret_generation, secret_state, secret_state_at, timeout_ms, retries, enabled, \
              tools_allow, tools_deny, name_prefix, generation, created_by, created_at, updated_by, updated_at \
              FROM mcp_configurations WHERE organization_id = $1 ",
@@ -167,9 +169,9 @@ pub async fn insert(
     sqlx::query(
         "INSERT INTO mcp_configurations (organization_id, id, name, description, endpoint, transport, via, timeout_ms, \
          retries, enabled, tools_allow, tools_deny, name_prefix, auth_type, auth_header, secret, secret_hint, secret_set_at, \
-         secret_generation, created_by, updated_by, scope, user_subject) \
+         secret_generation, created_by, updated_by, scope, user_subject, catalogue) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, \
-         CASE WHEN $16 IS NULL THEN NULL ELSE now() END, $18, $19, $19, $20, $21)",
+         CASE WHEN $16 IS NULL THEN NULL ELSE now() END, $18, $19, $19, $20, $21, $22)",
     )
     .bind(transaction.organization())
     .bind(id)
@@ -192,6 +194,7 @@ pub async fn insert(
     .bind(subject)
     .bind(scope.name())
     .bind(owner)
+    .bind(&settings.catalogue)
     .execute(transaction.connection())
     .await
     .map_err(duplicate_name)?;
@@ -235,7 +238,7 @@ pub async fn replace(
          secret_set_at = CASE WHEN $14 IS NULL THEN secret_set_at WHEN $16 IS NULL THEN NULL ELSE now() END, \
          secret_generation = COALESCE($18, secret_generation), \
          secret_state = CASE WHEN $19 THEN secret_state ELSE 'unused' END, \
-         secret_state_at = CASE WHEN $19 THEN secret_state_at ELSE NULL END, updated_by = $20 \
+         secret_state_at = CASE WHEN $19 THEN secret_state_at ELSE NULL END, updated_by = $20, catalogue = $21 \
          WHERE organization_id = $1 AND id = $2",
     )
     .bind(transaction.organization())
@@ -258,6 +261,7 @@ pub async fn replace(
     .bind(sealed.map(|sealed| sealed.generation))
     .bind(is_proven)
     .bind(subject)
+    .bind(&settings.catalogue)
     .execute(transaction.connection())
     .await
     .map_err(duplicate_name)?;

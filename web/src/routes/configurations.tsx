@@ -67,7 +67,7 @@ export function Configurations({ api }: { api: Api }) {
 }
 
 function ConfigurationCard({ configuration, remove }: { configuration: Configuration; remove: () => void }) {
-  const { id, name, endpoint, transport, auth, enabled, scope, via, created_at: createdAt } = configuration;
+  const { id, name, endpoint, catalogue, transport, auth, enabled, scope, via, created_at: createdAt } = configuration;
   return (
     <li className="card">
       <div className="card-body">
@@ -76,7 +76,7 @@ function ConfigurationCard({ configuration, remove }: { configuration: Configura
             {name}
           </a>
         </h2>
-        <p className="endpoint">{endpoint}</p>
+        <p className="endpoint">{endpoint ?? catalogue}</p>
         <p className="tags">
           <span className="tag">{transport === "sse" ? "SSE" : transport === "http" ? "HTTP" : transport}</span>
           {via === "fastmcp" && <span className="tag">through FastMCP</span>}

@@ -37,7 +37,7 @@ export function Tools({ api, configuration: id, selected }: Props) {
       <div className="heading">
         <div>
           <h1>{name}</h1>
-          <p className="endpoint">{configuration?.endpoint ?? "\u00a0"}</p>
+          <p className="endpoint">{configuration?.endpoint ?? configuration?.catalogue ?? "\u00a0"}</p>
         </div>
         <button type="button" onClick={pages.reload} disabled={pages.loading}>
           {pages.loading ? "Asking the server…" : "Reload tools"}

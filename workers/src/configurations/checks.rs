@@ -3,7 +3,7 @@
 
 use shared::{
     Fault,
-    command::configurations::{Credential, Settings, ToolFilter},
+    command::configurations::{Credential, Settings, ToolFilter, Transport},
     id::ConfigurationId,
 };
 use url::Url;
@@ -84,6 +84,23 @@ pub fn endpoint(text: &str) -> Result<Url, Fault> {
     Ok(url)
 }
 
+/// Where the server is: the endpoint, or nothing for a program, whose name the catalogue judges.
+/// Exactly one of the two is given.
+pub fn target(transport: Transport, address: Option<&str>, program: Option<&str>) -> Result<Option<Url>, Fault> {
+    match (transport, address, program) {
+        (Transport::Stdio, Some(_), _) => {
+            Err(Fault::invalid("endpoint", "Transport `stdio` has no endpoint: it names a program of the catalogue."))
+        }
+        (Transport::Stdio, None, None) => {
+            Err(Fault::invalid("catalogue", "Transport `stdio` needs the name of a program in the catalogue."))
+        }
+        (Transport::Stdio, None, Some(_)) => Ok(None),
+        (_, _, Some(_)) => Err(Fault::invalid("catalogue", "Only transport `stdio` names a program of the catalogue.")),
+        (_, None, None) => Err(Fault::invalid("endpoint", "Give the server's endpoint.")),
+        (_, Some(address), None) => endpoint(address).map(Some),
+    }
+}
+
 /// Everything but the endpoint and the credential.
 pub(super) fn settings(settings: &Settings) -> Result<(), Fault> {
     let name = &settings.name;
@@ -133,7 +150,10 @@ fn patterns(filter: &ToolFilter) -> Result<(), Fault> {
 }
 
 /// The form of a secret and of the header that carries it.
-pub(crate) fn credential(credential: &Credential) -> Result<(), Fault> {
+pub(crate) fn credential(transport: Transport, credential: &Credential) -> Result<(), Fault> {
+    if transport == Transport::Stdio && *credential != Credential::None {
+        return Err(Fault::invalid("auth.type", "A program of the catalogue is given no credential."));
+    }
     match credential {
         Credential::None => Ok(()),
         Credential::Bearer(token) => {

@@ -26,6 +26,7 @@ use super::{
     secret_use::SecretUse,
 };
 use crate::{
+    catalogue::workspace,
     configurations::endpoint,
     pools::Tool,
     scope::Scope,
@@ -271,7 +272,7 @@ async fn load(
         organization: context.organization,
         configuration: stored.configuration.id,
         generation: stored.configuration.generation,
-        target: Target::Endpoint(endpoint(&stored.configuration.endpoint)?),
+        target: target(context, &stored.configuration)?,
         transport: stored.configuration.transport,
         via: stored.configuration.via,
         credential,
@@ -288,6 +289,17 @@ async fn load(
         listed_at,
         look_at: Mutex::new(Instant::now() + BELIEVED_FOR),
     }))
+}
+
+fn target(context: &Context, configuration: &Configuration) -> Result<Target, Fault> {
+    match (&configuration.endpoint, &configuration.catalogue) {
+        (Some(address), _) => endpoint(address).map(Target::Endpoint),
+        (None, Some(program)) => Ok(Target::Program {
+            catalogue: program.clone(),
+            workspace: workspace(context, configuration.scope, configuration.id),
+        }),
+        (None, None) => Err(Fault::internal("a configuration has neither an endpoint nor a program")),
+    }
 }
 
 async fn credential(transaction: &mut db::Transaction, parts: &Tool, stored: &Stored) -> Result<Credential, Fault> {
@@ -315,7 +327,7 @@ mod tests {
     fn entry(look_at: Instant) -> Arc<Entry> {
         let organization = OrganizationId::new();
         let configuration: Configuration = serde_json::from_value(json!({
-            "id": ConfigurationId::new(), "name": "n", "description": null, "scope": "user", "endpoint": "http://x/mcp",
+            "id": ConfigurationId::new(), "name": "n", "description": null, "scope": "user", "endpoint": "http://x/mcp", "catalogue": null,
             "transport": "http", "via": "native", "auth": { "type": "none" }, "timeout_ms": 1_000, "retries": 0,
             "enabled": true, "tools": {}, "name_prefix": null, "generation": 1, "created_by": "s", "updated_by": "s",
             "created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00Z",
@@ -325,7 +337,7 @@ mod tests {
             organization,
             configuration: configuration.id,
             generation: 1,
-            target: Target::Endpoint(endpoint(&configuration.endpoint).unwrap()),
+            target: Target::Endpoint(endpoint("http://x/mcp").unwrap()),
             transport: Transport::Http,
             via: Via::Native,
             credential: Credential::None,

@@ -23,12 +23,13 @@ use super::{
     secret_use, soundness,
 };
 use crate::{
-    configurations::{checked_credential, endpoint, may_write},
+    catalogue::workspace,
+    configurations::{checked_credential, may_write, target},
     egress::reach::{self, Unreached},
     pools::Tool,
     run::Run,
     scope::Scope,
-    upstream::{Opened, Specification, Unopened},
+    upstream::{Opened, Specification, Target, Unopened},
 };
 
 mod hints;
@@ -49,16 +50,24 @@ impl Run for Test {
                 may_write(scope, entry.scope())?;
                 (entry.specification().clone(), Some(entry))
             }
-            TestedServer::Unsaved { scope: ownership, endpoint: address, transport, via, credential } => {
+            TestedServer::Unsaved { scope: ownership, endpoint, catalogue, transport, via, credential } => {
                 may_write(scope, ownership)?;
-                checked_credential(&credential)?;
-                let via = if transport == Transport::Sse { Via::Fastmcp } else { via };
+                checked_credential(transport, &credential)?;
+                let via = if transport == Transport::Http { via } else { Via::Fastmcp };
+                // Nobody else's, so that nothing of it is found under another's name.
+                let id = ConfigurationId::new();
+                let target = match target(transport, endpoint.as_deref(), catalogue.as_deref())? {
+                    Some(endpoint) => Target::Endpoint(endpoint),
+                    None => Target::Program {
+                        catalogue: catalogue.unwrap_or_default(),
+                        workspace: workspace(scope.context, ownership, id),
+                    },
+                };
                 let specification = Specification {
                     organization: scope.context.organization,
-                    // Nobody else's, so that nothing of it is found under another's name.
-                    configuration: ConfigurationId::new(),
+                    configuration: id,
                     generation: 0,
-                    endpoint: endpoint(&address)?,
+                    target,
                     transport,
                     via,
                     credential,
@@ -66,8 +75,12 @@ impl Run for Test {
                 (specification, None)
             }
         };
-        scope.notes.detail("host", specification.endpoint.host_str().unwrap_or_default());
-        let mut trial = Trial::new(scope.context.deadline.min(Deadline::after(LIMIT)));
+        let (host, first) = match &specification.target {
+            Target::Endpoint(endpoint) => (endpoint.host_str().unwrap_or_default(), Stage::Http),
+            Target::Program { catalogue, .. } => (catalogue.as_str(), Stage::Program),
+        };
+        scope.notes.detail(if first == Stage::Http { "host" } else { "program" }, host);
+        let mut trial = Trial::new(scope.context.deadline.min(Deadline::after(LIMIT)), first);
         let tools = trial.of(scope, &specification).await?;
         if let Some(entry) = &entry {
             conclude(scope, entry, &trial, tools.as_deref()).await?;
@@ -98,6 +111,8 @@ async fn conclude(
 /// A trial under way.
 struct Trial {
     until: Deadline,
+    /// What stands for the whole way to the server's first word.
+    first: Stage,
     stages: Vec<StageReport>,
     /// What ended it, as the caller of a tool would be told.
     fault: Option<Fault>,
@@ -105,8 +120,8 @@ struct Trial {
 }
 
 impl Trial {
-    const fn new(until: Deadline) -> Self {
-        Self { until, stages: Vec::new(), fault: None, hint: None }
+    const fn new(until: Deadline, first: Stage) -> Self {
+        Self { until, first, stages: Vec::new(), fault: None, hint: None }
     }
 
     /// Takes every stage up to the first that is not passed; answers the tools, if it came so far.
@@ -157,7 +172,8 @@ impl Trial {
 
     /// The stages before anything of MCP is said: the address, its name, its port, its certificate.
     async fn reaches(&mut self, scope: &Scope<'_, Tool>, specification: &Specification) -> bool {
-        let (egress, endpoint) = (scope.parts.upstreams.egress(), &specification.endpoint);
+        let egress = scope.parts.upstreams.egress();
+        let Some(endpoint) = specification.target.endpoint() else { return true };
         let started = Instant::now();
         if let Err(refused) = egress.check(endpoint) {
             self.fail(Stage::Address, started.elapsed(), refused.into(), hints::of_address(refused));
@@ -200,12 +216,13 @@ impl Trial {
         let whole = started.elapsed();
         // Where another process speaks to the server, only the whole is known.
         let http = answered_at.map_or(whole, |at| at.saturating_duration_since(started));
-        self.pass(Stage::Http, http, None);
+        self.pass(self.first, http, None);
         self.pass(Stage::Protocol, whole.saturating_sub(http), version);
     }
 
     fn unopened(&mut self, started: Instant, unopened: Unopened, specification: &Specification) {
         let Unopened { stage, fault, answered_at } = unopened;
+        let stage = if stage == Stage::Http { self.first } else { stage };
         let whole = started.elapsed();
         let http = answered_at.map_or(whole, |at| at.saturating_duration_since(started));
         let hint = hints::of_fault(stage, &fault, specification);
@@ -215,10 +232,10 @@ impl Trial {
                 self.fail(stage, Duration::ZERO, fault, hint);
             }
             Stage::Protocol => {
-                self.pass(Stage::Http, http, None);
+                self.pass(self.first, http, None);
                 self.fail(stage, whole.saturating_sub(http), fault, hint);
             }
-            _ => self.fail(Stage::Http, whole, fault, hint),
+            _ => self.fail(self.first, whole, fault, hint),
         }
     }
 

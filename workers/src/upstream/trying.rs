@@ -2,8 +2,12 @@
 
 use std::{sync::Arc, time::Instant};
 
-use shared::{Code, Fault, command::configurations::Stage};
+use shared::{
+    Code, Fault,
+    command::configurations::{Credential, Stage},
+};
 use tokio_util::task::TaskTracker;
+use url::Url;
 
 use super::{Client, Inner, Kind, Specification, Upstreams, native::Native};
 
@@ -33,16 +37,15 @@ impl Upstreams {
     /// Opens a client that is not kept. An error is ours; that the server is not what it should be
     /// is an outcome.
     pub async fn try_out(&self, specification: &Specification) -> Result<Result<Opened, Unopened>, Fault> {
-        match self.0.service(specification)? {
-            None => Ok(self.0.try_native(specification).await),
-            Some(_) => self.0.try_service(specification).await,
+        match (self.0.service(specification)?, specification.target.endpoint()) {
+            (None, Some(endpoint)) => Ok(self.0.try_native(endpoint, &specification.credential).await),
+            _ => self.0.try_service(specification).await,
         }
     }
 }
 
 impl Inner {
-    async fn try_native(&self, specification: &Specification) -> Result<Opened, Unopened> {
-        let Specification { endpoint, credential, .. } = specification;
+    async fn try_native(&self, endpoint: &Url, credential: &Credential) -> Result<Opened, Unopened> {
         let native = Native::connect(&self.egress, endpoint, credential).await.map_err(|failed| Unopened {
             stage: failed.stage,
             fault: failed.fault,

@@ -21,8 +21,10 @@ pub enum TestedServer {
     Unsaved {
         /// Whose it would be: the same may try it out who may register it.
         scope: Scope,
-        /// The MCP endpoint.
-        endpoint: String,
+        /// The MCP endpoint; for every transport but `stdio`.
+        endpoint: Option<String>,
+        /// A program's name in the operator's catalogue; for transport `stdio`.
+        catalogue: Option<String>,
         /// How it is reached.
         transport: Transport,
         /// Which client speaks to it.
@@ -72,6 +74,8 @@ pub enum Stage {
     Tcp,
     /// It speaks TLS with a certificate that is trusted. Only of `https`.
     Tls,
+    /// The program starts. In place of all before and of the next.
+    Program,
     /// It answers HTTP.
     Http,
     /// It speaks a version of MCP that is spoken here.

@@ -24,11 +24,13 @@ pub(super) const fn of(stage: Stage, specification: &Specification) -> &'static 
         Stage::Address | Stage::Dns => "Check the spelling of the host: it must resolve to a public address.",
         Stage::Tcp => "Check that the server runs and that its port can be reached from the internet.",
         Stage::Tls => "Have the server's certificate put right, its intermediate certificates included.",
+        Stage::Program => "Ask whoever runs this deployment: its log says why the program did not start.",
         Stage::Http => "Look into the server's own log.",
         Stage::Protocol => match specification.transport {
             Transport::Sse => {
                 "Check the path: old servers of HTTP+SSE usually have /sse. Newer ones need transport `http`."
             }
+            Transport::Stdio => "Ask whoever runs this deployment: what was started does not speak MCP.",
             Transport::Http => "Check the path, which often is /mcp. An old server of HTTP+SSE needs transport `sse`.",
         },
         Stage::Auth => match specification.credential {
