@@ -12,7 +12,7 @@ use shared::{Code, Deadline, bus::frame::Frame, command::ALL};
 use crate::world::{PATIENCE, System};
 
 /// The least standing that each command takes.
-const LEAST: [(&str, &str); 26] = [
+const LEAST: [(&str, &str); 27] = [
     ("organizations.create", "operator"),
     ("organizations.get", "operator"),
     ("organizations.change", "operator"),
@@ -34,6 +34,7 @@ const LEAST: [(&str, &str); 26] = [
     ("configurations.remove", "user"),
     ("configurations.replace", "user"),
     ("configurations.test", "user"),
+    ("catalogue.list", "user"),
     ("tools.call", "user"),
     ("tools.list", "user"),
     ("tools.accept", "user"),

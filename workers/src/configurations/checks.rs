@@ -238,7 +238,7 @@ mod tests {
     fn a_value_that_no_header_can_carry_is_refused_and_not_repeated() {
         let checked = |value: &str| {
             let value = Secret::new(value.to_owned());
-            credential(&Credential::Header { name: "X-Api-Key".into(), value })
+            credential(Transport::Http, &Credential::Header { name: "X-Api-Key".into(), value })
         };
         assert!(checked("Token abc").is_ok());
         for bad in ["", " a", "a ", "a\tb", "a\r\nb", "a\0", "\u{fc}", &"v".repeat(8_193)] {
