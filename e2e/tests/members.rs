@@ -38,11 +38,11 @@ async fn set_state(system: &System, organization: Uuid, subject: &str, state: &s
     announce(system, organization, subject, &json!({ "role": role, "state": state, "generation": generation })).await;
 }
 
-async fn announce(system: &System, organization: Uuid, subject: &str, standing: &serde_json::Value) {
+async fn announce(system: &System, organization: Uuid, subject: &str, standing: &Value) {
     let payload = serde_json::to_vec(standing).expect("JSON");
     let ack =
         system.nats("session").await.request(entry(organization, subject), payload.into()).await.expect("an answer");
-    let ack: serde_json::Value = serde_json::from_slice(&ack.payload).expect("JSON");
+    let ack: Value = serde_json::from_slice(&ack.payload).expect("JSON");
     assert!(ack["error"].is_null(), "{ack}");
 }
 

@@ -102,8 +102,8 @@ fn check(scope: &Scope<'_, Token>, settings: &mut Settings) -> Result<(), Fault>
     if settings.transport == Transport::Stdio {
         scope.parts.programs.check(program)?;
     }
-    if let Some(endpoint) = checks::target(settings.transport, address, program)? {
-        scope.parts.egress.check(&endpoint)?;
+    if let Some(url) = checks::target(settings.transport, address, program)? {
+        scope.parts.egress.check(&url)?;
     }
     Ok(())
 }
