@@ -23,6 +23,7 @@ mod identity;
 mod isolation;
 mod leftovers;
 mod members;
+mod openapi;
 mod organizations;
 mod payloads;
 mod permissions;
@@ -82,6 +83,13 @@ fn main() -> ExitCode {
         }
         isolation {
             a_route_without_a_case_is_noticed,
+        }
+        openapi {
+            every_operation_of_the_table_is_in_the_document_once,
+            no_route_is_made_beside_the_table,
+            the_document_is_valid_openapi,
+            components_are_named_and_used,
+            the_document_is_as_it_was_reviewed,
         }
         work_breakdown {
             every_row_of_the_work_breakdown_names_code_and_tests_that_exist,
@@ -244,6 +252,10 @@ fn main() -> ExitCode {
             mutated_tool_calls_are_never_our_failure,
             mutated_configurations_are_never_our_failure,
             mutated_organizations_are_never_our_failure,
+        }
+        openapi {
+            the_served_document_says_which_methods_every_path_has,
+            the_page_of_the_document_needs_nothing_from_elsewhere,
         }
         rotation {
             a_key_that_is_due_is_replaced_by_the_next_secret_and_workers_seal_the_rest,

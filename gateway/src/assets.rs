@@ -17,9 +17,13 @@ const NOT_BUILT: &str = "<!doctype html><meta charset=utf-8><title>Switchboard</
 /// Only our own scripts, styles and answers; no frames.
 const POLICY: &str = "default-src 'self'; img-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
+/// The console's paths: pages and their parts, which no API describes.
+pub const PATHS: [&str; 3] = ["/", "/assets/*path", "/favicon.svg"];
+
 /// The console's routes.
 pub fn routes() -> poem::Route {
-    poem::Route::new().at("/", get(index)).at("/assets/*path", get(asset)).at("/favicon.svg", get(asset))
+    let [page, assets, icon] = PATHS;
+    poem::Route::new().at(page, get(index)).at(assets, get(asset)).at(icon, get(asset))
 }
 
 #[handler]

@@ -4,11 +4,11 @@
 use std::sync::Arc;
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use poem::{Endpoint, EndpointExt, Route};
+use poem::{Endpoint, EndpointExt};
 use shared::bus::{Bus, caller::Caller, instances::Instance, kv::Watch, state::Limits};
 use tokio_util::sync::CancellationToken;
 
-use self::methods::{get, post, put};
+use self::{openapi::Published, operation::Operation};
 use crate::{access::AccessControl, assets, auth::Authenticator, rates::Rates};
 
 pub mod answer;
@@ -16,6 +16,7 @@ pub mod body;
 pub mod catalogue;
 pub mod configurations;
 pub mod cors;
+pub mod docs;
 pub mod edge;
 pub mod etag;
 pub mod faults;
@@ -24,6 +25,8 @@ pub mod id;
 pub mod identity;
 pub mod me;
 pub mod methods;
+pub mod openapi;
+pub mod operation;
 pub mod organizations;
 pub mod paging;
 pub mod problem;
@@ -56,38 +59,36 @@ pub struct Gateway {
     pub stop: CancellationToken,
     /// Renders metrics.
     pub metrics: PrometheusHandle,
+    /// What this API is, for tools and for people.
+    pub published: Published,
     /// Which pools were there since the start.
     pub seen: health::Seen,
 }
 
+/// The one table: every operation, noun by noun. Router and document are made of it.
+pub fn operations() -> Vec<Operation> {
+    [
+        tool_calls::operations(),
+        configurations::operations(),
+        catalogue::operations(),
+        tools::operations(),
+        me::operations(),
+        users::operations(),
+        organizations::operations(),
+        health::operations(),
+        faults::operations(),
+        openapi::operations(),
+        docs::operations(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
 /// Every route, within the edge.
 pub fn routes(gateway: Arc<Gateway>) -> impl Endpoint<Output = poem::Response> {
-    let api = Route::new()
-        .at("/me", get(me::read))
-        .at("/organization", get(organizations::read_own).put(organizations::change_own))
-        .at("/organizations", post(organizations::create).get(organizations::list))
-        .at("/organizations/:id", get(organizations::read).put(organizations::change).delete(organizations::remove))
-        .at("/users", post(users::add).get(users::list))
-        .at("/users/:id", get(users::read).put(users::change).delete(users::remove))
-        .at("/mcp/catalogue", get(catalogue::list))
-        .at("/mcp/test", post(configurations::test))
-        .at("/mcp/configurations", post(configurations::register).get(configurations::list))
-        .at(
-            "/mcp/configurations/:id",
-            get(configurations::read).put(configurations::replace).delete(configurations::remove),
-        )
-        .at("/mcp/configurations/:id/tools", get(tools::list))
-        .at("/mcp/configurations/:id/tools/:tool", put(tools::overrule))
-        .at("/mcp/configurations/:id/tools/:tool/accept", post(tools::accept))
-        .at("/tool-calls", post(tool_calls::call));
     let (public_url, origins) = (gateway.public_url.clone(), gateway.origins.clone());
-    Route::new()
-        .nest("/api/v1", api)
-        .at("/live", get(health::live))
-        .at("/ready", get(health::ready))
-        .at("/health", get(health::health))
-        .at("/metrics", get(health::metrics))
-        .at("/docs/faults", get(faults::page))
+    operation::router(operations())
         .nest_no_strip("/", assets::routes())
         .data(gateway)
         .with(cors::Preflights(origins.clone()))

@@ -18,6 +18,7 @@ use crate::{
         self, Gateway,
         cors::Origins,
         health::{self, Seen, UPKEEP_EVERY},
+        openapi::Published,
     },
     listener,
     rates::Rates,
@@ -77,6 +78,7 @@ pub async fn run() -> anyhow::Result<()> {
     let limits = bus.watch(Bucket::Limits);
     let access = AccessControl::new(Standing::new(bus.watch(Bucket::Access), limits.clone()), caller.clone());
     let stop = CancellationToken::new();
+    let public_url = config.public_url.as_str().trim_end_matches('/').to_owned();
     let gateway = Arc::new(Gateway {
         stop: stop.clone(),
         caller,
@@ -86,7 +88,8 @@ pub async fn run() -> anyhow::Result<()> {
         limits,
         rates: Rates::default(),
         instances: bus.watch(Bucket::Instances),
-        public_url: config.public_url.as_str().trim_end_matches('/').to_owned(),
+        published: Published::new(&public_url),
+        public_url,
         metrics: metrics.clone(),
         seen: Seen::default(),
         bus: bus.clone(),

@@ -1,7 +1,10 @@
 //! MCP payloads as the bytes they came in: born JSON, die JSON. Unknown fields, number formats and
 //! key order survive because nothing here parses further than it must.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 use serde_json::value::RawValue;
 
@@ -97,6 +100,20 @@ pub fn exceeds_depth(bytes: &[u8], limit: usize) -> bool {
         }
     }
     false
+}
+
+impl JsonSchema for Raw {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Raw".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        true.into()
+    }
 }
 
 impl Serialize for Raw {

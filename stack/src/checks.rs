@@ -3,6 +3,8 @@
 //! A stage that fails does not stop the others, except where they stand on it: without the set-up or the build there is
 //! nothing to test.
 
+mod fuzz;
+
 use std::io::Write as _;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -19,6 +21,8 @@ use crate::{everything, web};
 
 /// What the browser test answers when the machine has no browser.
 const NO_BROWSER: i32 = 3;
+
+const FUZZING: &str = "the API by its document";
 
 enum Verdict {
     Passed,
@@ -44,7 +48,7 @@ pub fn run(full: bool) -> Result<()> {
             setup()?;
             everything::ensure(&places, Progress::Lines).map(|_| Verdict::Passed)
         }) && stage(&mut stages, "build", || call(cargo(&places).args(["build", "--workspace", "--bins", "--tests"])));
-    let tests: [(&'static str, &dyn Fn() -> Result<Verdict>); 7] = [
+    let tests: [(&'static str, &dyn Fn() -> Result<Verdict>); 8] = [
         ("Rust tests", &|| call(with_counts(cargo(&places).args(["test", "--workspace"]), full))),
         ("end to end through FastMCP", &|| {
             let mut again = cargo(&places);
@@ -53,10 +57,12 @@ pub fn run(full: bool) -> Result<()> {
             again.env("SWITCHBOARD_FORCE_FASTMCP", "1");
             call(with_counts(&mut again, full))
         }),
+        (FUZZING, &|| fuzz::run(&places, full)),
         ("Rust style", &|| rust_style(&places)),
         ("Python tests", &|| call(with_counts(python(&places).args(["-m", "pytest", "-q"]), full))),
         ("Python style", &|| {
-            call(Command::new(places.tool("ruff")).args(["check", "."]).current_dir(places.root().join("fastmcp")))
+            let mut ruff = Command::new(places.tool("ruff"));
+            call(ruff.args(["check", ".", "../e2e/fuzz"]).current_dir(places.root().join("fastmcp")))
         }),
         ("console types and unit tests", &|| call(with_counts(console(&places)?.arg("test"), full))),
         ("console in a browser", &|| browser(&places, full)),
@@ -69,6 +75,17 @@ pub fn run(full: bool) -> Result<()> {
             stages.push(Stage { name, verdict, took: Duration::ZERO });
         }
     }
+    report(&stages)
+}
+
+/// Runs the fuzzing stage alone.
+///
+/// # Errors
+/// When it failed.
+pub fn fuzz(full: bool) -> Result<()> {
+    let places = Places::find()?;
+    let mut stages = Vec::new();
+    stage(&mut stages, FUZZING, || fuzz::run(&places, full));
     report(&stages)
 }
 

@@ -107,6 +107,7 @@ function Shell({ api, me, signOut }: { api: Api; me: Me; signOut: () => void }) 
             <dd className="role">{me.role}</dd>
           </div>
         </dl>
+        <a href="docs">API</a>
         <button type="button" className="quiet" onClick={signOut}>
           Sign out
         </button>

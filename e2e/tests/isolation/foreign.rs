@@ -40,7 +40,7 @@ enum Case {
     Public,
 }
 
-const CASES: [(&str, &str, Case); 32] = [
+const CASES: [(&str, &str, Case); 35] = [
     ("GET", "/", Case::Public),
     ("GET", "/api/v1/mcp/catalogue", Case::Caller),
     ("GET", "/api/v1/mcp/configurations", Case::List),
@@ -57,11 +57,14 @@ const CASES: [(&str, &str, Case); 32] = [
     ("POST", "/api/v1/organizations", Case::Operators),
     ("POST", "/api/v1/tool-calls", Case::Call),
     ("GET", "/assets/*path", Case::Public),
+    ("GET", "/docs", Case::Public),
     ("GET", "/docs/faults", Case::Public),
+    ("GET", "/docs/style.css", Case::Public),
     ("GET", "/favicon.svg", Case::Public),
     ("GET", "/health", Case::Public),
     ("GET", "/live", Case::Public),
     ("GET", "/metrics", Case::Public),
+    ("GET", "/openapi.json", Case::Public),
     ("GET", "/ready", Case::Public),
     ("PUT", "/api/v1/organizations/:id", Case::Operators),
     ("GET", "/api/v1/organizations/:id", Case::Operators),
@@ -92,14 +95,7 @@ fn case_of(route: &RouteLine) -> Option<Case> {
 }
 
 pub(crate) fn a_route_without_a_case_is_noticed() {
-    let source = r#"
-        fn routes() -> Route {
-            let api = Route::new().at("/me", get(me::read).put(me::change));
-            Route::new().nest("/api/v1", api).at("/new", poem::post(new))
-        }"#;
-    let found = routes::within(source, "routes", &["/api/v1"]);
     let line = |method: &str, path: &str| RouteLine { method: method.to_owned(), path: path.to_owned() };
-    assert_eq!(found, [line("POST", "/new"), line("GET", "/api/v1/me"), line("PUT", "/api/v1/me")]);
     assert_eq!(case_of(&line("PUT", "/api/v1/me")), None, "a route without a case passed");
     assert_eq!(case_of(&line("GET", "/api/v1/me")), Some(Case::Caller));
     let declared = cases();

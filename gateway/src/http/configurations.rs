@@ -3,14 +3,17 @@
 use std::sync::Arc;
 
 use poem::{handler, http::StatusCode, web::Data};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use shared::{
-    Fault,
+    Code, Fault,
     command::{
-        Expected,
+        Expected, Page,
         configurations::{
-            Configuration, Credential, Get, List, NewCredential, Register, Remove, Replace, Scope, Settings, Test,
-            TestedServer, ToolFilter, Transport, Via,
+            Configuration, Credential, Get, HEADER_PATTERN, List, MAX_DESCRIPTION_CHARS, MAX_ENDPOINT_BYTES,
+            MAX_HEADER_BYTES, MAX_NAME_BYTES, MAX_PATTERN_BYTES, MAX_PATTERNS, MAX_PREFIX_BYTES, MAX_RETRIES,
+            MAX_SECRET_BYTES, NewCredential, PLAIN_PATTERN, Register, Remove, Replace, Report, SECRET_PATTERN, Scope,
+            Settings, TIMEOUT_RANGE_MS, Test, TestedServer, ToolFilter, Transport, Via,
         },
     },
     id::ConfigurationId,
@@ -24,24 +27,75 @@ use super::{
     etag::{IfMatch, MayMatch, tagged},
     id::Id,
     identity::Identity,
+    operation::{self, Operation, delete, get, post, put},
     paging::{Filter, Paged, Paging},
 };
 
 const DEFAULT_TIMEOUT_MS: u32 = 30_000;
 
+pub(super) fn operations() -> Vec<Operation> {
+    const PATH: &str = "/api/v1/mcp/configurations";
+    const ONE: &str = "/api/v1/mcp/configurations/:id";
+    operation::of(
+        "MCP configurations",
+        [
+            post(PATH, register, "Registers an MCP server. Only admins register for the whole organization.")
+                .sends::<Register>()
+                .takes::<ConfigurationBody>()
+                .answers::<Configuration>(StatusCode::CREATED)
+                .tagged()
+                .or_fails([Code::Conflict]),
+            get(PATH, list, "Lists the configurations that the caller sees, by name.")
+                .sends::<List>()
+                .query::<Paging>()
+                .query::<Listed>()
+                .answers::<Page<Configuration>>(StatusCode::OK),
+            get(ONE, read, "Reads a configuration.")
+                .sends::<Get>()
+                .at_id::<ConfigurationId>()
+                .answers::<Configuration>(StatusCode::OK)
+                .tagged(),
+            put(ONE, replace, "Replaces a configuration. A secret that is not given again is kept.")
+                .sends::<Replace>()
+                .at_id::<ConfigurationId>()
+                .if_match()
+                .takes::<ConfigurationBody>()
+                .answers::<Configuration>(StatusCode::OK)
+                .tagged()
+                .or_fails([Code::Conflict]),
+            delete(ONE, remove, "Removes a configuration with its pinned tools and its secret.")
+                .sends::<Remove>()
+                .at_id::<ConfigurationId>()
+                .may_match()
+                .answers_nothing(),
+            post("/api/v1/mcp/test", test, "Tries a server out, saved or not, and reports how far it came.")
+                .sends::<Test>()
+                .takes::<TestBody>()
+                .answers::<Report>(StatusCode::OK)
+                .or_fails([Code::Unknown]),
+        ],
+    )
+}
+
 /// What registers a configuration, and what replaces one.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "ConfigurationSettings")]
 pub struct ConfigurationBody {
-    /// Unique within its scope.
+    /// Unique within its scope; not in the form of an id.
+    #[schemars(length(min = 1, max = MAX_NAME_BYTES), regex(pattern = PLAIN_PATTERN))]
     name: String,
     /// For people.
+    #[schemars(length(max = MAX_DESCRIPTION_CHARS))]
     description: Option<String>,
     /// Whose it is; the organization's by default.
     scope: Option<Scope>,
-    /// The MCP endpoint; for every transport but `stdio`.
+    /// The MCP endpoint, for every transport but `stdio`: an absolute `https` URL (`http` where the deployment allows
+    /// it) to a public host.
+    #[schemars(length(max = MAX_ENDPOINT_BYTES), extend("format" = "uri"))]
     endpoint: Option<String>,
     /// A program's name in the operator's catalogue; for transport `stdio`.
+    #[schemars(length(min = 1, max = MAX_NAME_BYTES), regex(pattern = PLAIN_PATTERN))]
     catalogue: Option<String>,
     /// How it is reached; `http` by default.
     transport: Option<Transport>,
@@ -51,8 +105,10 @@ pub struct ConfigurationBody {
     #[serde(default, deserialize_with = "object")]
     auth: Option<Auth>,
     /// The longest a call may take at the server; 30,000 by default.
+    #[schemars(range(min = *TIMEOUT_RANGE_MS.start(), max = *TIMEOUT_RANGE_MS.end()))]
     timeout_ms: Option<u32>,
     /// How often a call that failed is sent again, where that is safe; 0 by default.
+    #[schemars(range(max = MAX_RETRIES))]
     retries: Option<u8>,
     /// Whether anything is sent to the server; by default it is.
     enabled: Option<bool>,
@@ -60,16 +116,20 @@ pub struct ConfigurationBody {
     #[serde(default, deserialize_with = "object")]
     tools: Option<FilterBody>,
     /// Before the tools' names in aggregated lists; the configuration's name by default.
+    #[schemars(length(max = MAX_PREFIX_BYTES), regex(pattern = PLAIN_PATTERN))]
     name_prefix: Option<String>,
 }
 
-/// Which tools are offered.
-#[derive(Debug, Deserialize)]
+/// Which tools are offered. In a pattern `*` stands for any characters.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "NewToolFilter")]
 pub struct FilterBody {
     /// Patterns of which one must fit; all tools where there is none.
+    #[schemars(length(max = MAX_PATTERNS), inner(length(min = 1, max = MAX_PATTERN_BYTES)))]
     allow: Option<Vec<String>>,
     /// Patterns of which none may fit.
+    #[schemars(length(max = MAX_PATTERNS), inner(length(min = 1, max = MAX_PATTERN_BYTES)))]
     deny: Option<Vec<String>>,
 }
 
@@ -80,21 +140,25 @@ impl From<FilterBody> for ToolFilter {
 }
 
 /// How to authenticate. Not an enum with fields: the parser could not say which of them is wrong.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "NewAuthentication")]
 pub struct Auth {
     /// Which kind.
     r#type: AuthType,
     /// The secret of type `bearer`.
+    #[schemars(length(min = 1, max = MAX_SECRET_BYTES), regex(pattern = SECRET_PATTERN))]
     token: Option<Secret<String>>,
-    /// The header of type `header`.
+    /// The header of type `header`; those of HTTP and of MCP are refused.
+    #[schemars(length(min = 1, max = MAX_HEADER_BYTES), regex(pattern = HEADER_PATTERN))]
     name: Option<String>,
-    /// Its secret value.
+    /// Its secret value: visible ASCII, with spaces only within.
+    #[schemars(length(min = 1, max = MAX_SECRET_BYTES))]
     value: Option<Secret<String>>,
 }
 
 /// A kind of authentication.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AuthType {
     /// Not at all.
@@ -196,10 +260,13 @@ pub(crate) async fn register(
 }
 
 /// Which configurations are listed.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, JsonSchema)]
 pub struct Listed {
+    /// Of this scope only.
     scope: Option<Scope>,
+    /// Of this transport only.
     transport: Option<Transport>,
+    /// Only those to which something is sent, or those to which nothing is.
     enabled: Option<bool>,
 }
 
@@ -262,12 +329,15 @@ pub(crate) async fn remove(
 }
 
 /// A server that is tried out: one that is there, or one that could be registered.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "ServerToTry")]
 pub struct TestBody {
     /// The id of a configuration. Nothing else is given with it.
+    #[schemars(extend("format" = "uuid"))]
     configuration: Option<String>,
     /// The MCP endpoint of one that is not there yet.
+    #[schemars(length(max = MAX_ENDPOINT_BYTES), extend("format" = "uri"))]
     endpoint: Option<String>,
     /// The program of one that is not there yet, for transport `stdio`.
     catalogue: Option<String>,

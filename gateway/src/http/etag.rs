@@ -3,10 +3,13 @@
 //! transaction that changes it. The tag stands for what was configured: what is merely observed
 //! (when a secret was last seen to be valid) may change under the same tag.
 
+use std::borrow::Cow;
+
 use poem::{
     FromRequest, Request, RequestBody, Result,
     http::{HeaderMap, HeaderValue, header},
 };
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use shared::{Fault, command::Expected};
 
 use super::{
@@ -28,6 +31,20 @@ impl<'a> FromRequest<'a> for IfMatch {
             Some(expected) => Ok(Self(expected)),
             None => Err(EdgeError::Precondition.into()),
         }
+    }
+}
+
+impl JsonSchema for IfMatch {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "IfMatch".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "pattern": r#"^(\*|"[0-9]+"(, ?"[0-9]+")*)$"# })
     }
 }
 

@@ -3,15 +3,19 @@
 use poem::{Response, handler, http::header};
 use shared::fault::{Code, Retry};
 
-const EDGE: [(&str, u16, &str); 5] = [
-    ("route", 404, "There is no such route."),
-    ("method", 405, "The route does not have this method."),
-    ("too_large", 413, "The body is larger than 1 MiB."),
-    ("media_type", 415, "The body is not application/json."),
-    ("precondition", 428, "The change does not say in If-Match what it replaces."),
-];
+use super::{
+    operation::{self, Operation, get},
+    problem::EdgeError,
+};
 
-const fn advice(retry: Retry) -> &'static str {
+pub(super) fn operations() -> Vec<Operation> {
+    operation::of(
+        "Documentation",
+        [get("/docs/faults", page, "What every fault means, as a page.").answers_other("text/html")],
+    )
+}
+
+pub(super) const fn advice(retry: Retry) -> &'static str {
     match retry {
         Retry::Never => "Do not repeat it as it is.",
         Retry::AfterReconnecting => "Connect the account again, then repeat it.",
@@ -36,9 +40,10 @@ pub(crate) fn page() -> Response {
             advice(face.retry)
         );
     }
-    for (name, status, text) in EDGE {
-        let _ =
-            write!(rows, "<tr id=\"{name}\"><td><code>{name}</code><td>{status}<td>{text}<td>{}", advice(Retry::Never));
+    for error in EdgeError::ALL {
+        let (status, name, _) = error.parts();
+        let (status, advice) = (status.as_u16(), advice(Retry::Never));
+        let _ = write!(rows, "<tr id=\"{name}\"><td><code>{name}</code><td>{status}<td>{error}<td>{advice}");
     }
     let page = format!(
         "<!doctype html><html lang=en><meta charset=utf-8><title>Switchboard: faults</title>\

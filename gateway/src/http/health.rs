@@ -18,6 +18,7 @@ use poem::{
     http::{StatusCode, header},
     web::Data,
 };
+use schemars::JsonSchema;
 use serde::Serialize;
 use shared::{
     bus::{Role, instances},
@@ -27,14 +28,34 @@ use shared::{
 use super::{
     Gateway,
     answer::{Answer, json},
+    operation::{self, Operation, get},
 };
+
+pub(super) fn operations() -> Vec<Operation> {
+    let both = |operation: Operation| {
+        operation.answers::<Readiness>(StatusCode::OK).answers::<Readiness>(StatusCode::SERVICE_UNAVAILABLE)
+    };
+    operation::of(
+        "Health",
+        [
+            get("/live", live, "Answers while the process runs.").answers_other("text/plain"),
+            both(get("/ready", ready, "Whether requests may be sent here, for load balancers.")),
+            both(get("/health", health, "Whether everything works, every pool of workers included.")),
+            get("/metrics", metrics, "Metrics, for Prometheus.").answers_other("text/plain"),
+        ],
+    )
+}
 
 /// Live and healthy workers by pool.
 type Workers = BTreeMap<&'static str, usize>;
 
-#[derive(Debug, Serialize)]
+/// How this gateway is.
+#[derive(Debug, Serialize, JsonSchema)]
 struct Readiness {
+    /// `ready` with 200, `not_ready` with 503.
+    #[schemars(extend("enum" = ["ready", "not_ready"]))]
     status: &'static str,
+    /// Connected to the message queue.
     nats: bool,
     /// Members' standing is fresh.
     access: bool,

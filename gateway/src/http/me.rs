@@ -3,13 +3,27 @@
 use std::sync::Arc;
 
 use poem::{handler, http::StatusCode, web::Data};
-use shared::command::users::Me;
+use shared::{
+    Code,
+    command::users::{Me, Myself},
+};
 
 use super::{
     Gateway,
     answer::{Answer, json},
     identity::Identity,
+    operation::{self, Operation, get},
 };
+
+pub(super) fn operations() -> Vec<Operation> {
+    operation::of(
+        "Members",
+        [get("/api/v1/me", read, "Who the bearer of the token is here.")
+            .sends::<Me>()
+            .answers::<Myself>(StatusCode::OK)
+            .or_fails([Code::Unknown])],
+    )
+}
 
 /// The caller as the database knows them.
 #[handler]

@@ -22,39 +22,10 @@ impl std::fmt::Debug for Methods {
     }
 }
 
-macro_rules! methods {
-    ($($name:ident $method:ident),*) => {
-        impl Methods {
-            $(
-                #[doc = concat!("Handles `", stringify!($method), "` too.")]
-                #[must_use]
-                pub fn $name<E>(self, handler: E) -> Self
-                where
-                    E: IntoEndpoint,
-                    E::Endpoint: 'static,
-                {
-                    self.with(Method::$method, handler)
-                }
-            )*
-        }
-
-        $(
-            #[doc = concat!("A route that handles `", stringify!($method), "`.")]
-            pub fn $name<E>(handler: E) -> Methods
-            where
-                E: IntoEndpoint,
-                E::Endpoint: 'static,
-            {
-                Methods::default().$name(handler)
-            }
-        )*
-    };
-}
-
-methods!(get GET, post POST, put PUT, delete DELETE);
-
 impl Methods {
-    fn with<E>(mut self, method: Method, handler: E) -> Self
+    /// Handles this method too.
+    #[must_use]
+    pub fn with<E>(mut self, method: Method, handler: E) -> Self
     where
         E: IntoEndpoint,
         E::Endpoint: 'static,

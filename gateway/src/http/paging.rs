@@ -1,6 +1,7 @@
 //! `?cursor=` and `?limit=` of lists.
 
 use poem::{FromRequest, Request, RequestBody, Result};
+use schemars::JsonSchema;
 use shared::{Fault, command::MAX_PAGE};
 
 use super::problem::Problem;
@@ -9,12 +10,18 @@ const DEFAULT_LIMIT: u32 = 50;
 const MAX_CURSOR_BYTES: usize = 512;
 
 /// Where a list goes on, and how much of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema)]
 pub struct Paging {
     /// `next` of the page before.
+    #[schemars(length(min = 1, max = MAX_CURSOR_BYTES))]
     pub cursor: Option<String>,
-    /// 1 to [`MAX_PAGE`].
+    /// The most items of the page.
+    #[schemars(default = "default_limit", range(min = 1, max = MAX_PAGE))]
     pub limit: u32,
+}
+
+const fn default_limit() -> u32 {
+    DEFAULT_LIMIT
 }
 
 impl<'a> FromRequest<'a> for Paging {

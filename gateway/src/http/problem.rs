@@ -5,6 +5,7 @@ use poem::{
     error::{ParsePathError, ResponseError},
     http::{HeaderValue, StatusCode, header},
 };
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
 use shared::{
     Fault,
@@ -63,7 +64,11 @@ pub enum EdgeError {
 }
 
 impl EdgeError {
-    const fn parts(self) -> (StatusCode, &'static str, &'static str) {
+    /// Every one.
+    pub const ALL: [Self; 5] = [Self::Route, Self::Method, Self::TooLarge, Self::MediaType, Self::Precondition];
+
+    /// Status, name and title.
+    pub const fn parts(self) -> (StatusCode, &'static str, &'static str) {
         match self {
             Self::Route => (StatusCode::NOT_FOUND, "route", "There is no such route"),
             Self::Method => (StatusCode::METHOD_NOT_ALLOWED, "method", "The method is not allowed"),
@@ -90,20 +95,40 @@ impl ResponseError for EdgeError {
     }
 }
 
-/// The document.
-#[derive(Debug, Serialize)]
-struct Document<'a> {
+/// What went wrong (RFC 9457).
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Problem")]
+pub(super) struct Document<'a> {
+    /// The fault's entry in our documentation.
+    #[schemars(extend("format" = "uri"))]
     r#type: String,
+    /// The fault in a few words.
     title: &'a str,
+    /// The HTTP status.
+    #[schemars(range(min = 400, max = 599))]
     status: u16,
+    /// What went wrong this time, in one sentence.
     detail: &'a str,
+    /// The request's id: quote it when you ask for help.
     instance: &'a str,
+    /// The fault: one of a closed set.
+    #[schemars(schema_with = "codes")]
     code: &'a str,
+    /// What a caller may do.
     retry: Retry,
+    /// The field or parameter at fault, as a path such as `auth.token`; empty for the whole body.
     #[serde(skip_serializing_if = "Option::is_none")]
     field: Option<&'a str>,
+    /// When to try again, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after_ms: Option<u64>,
+}
+
+/// The names of all faults.
+fn codes(_: &mut SchemaGenerator) -> Schema {
+    let names = Code::ALL.into_iter().map(|code| code.face().name);
+    let names: Vec<&str> = names.chain(EdgeError::ALL.into_iter().map(|error| error.parts().1)).collect();
+    json_schema!({ "type": "string", "enum": names })
 }
 
 /// Whether no route takes the request: another's or a missing thing is an answer of its route.

@@ -6,6 +6,7 @@ use std::{
 };
 
 use poem::{handler, http::StatusCode, web::Data};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shared::{
     Code, Context, Fault,
@@ -20,36 +21,70 @@ use super::{
     answer::{Answer, json},
     body::Body,
     identity::Identity,
+    operation::{self, Operation, post},
 };
 use crate::rates::Ticket;
+
+pub(super) fn operations() -> Vec<Operation> {
+    operation::of(
+        "Tool calls",
+        [post("/api/v1/tool-calls", call, "Calls a tool and waits for its end.")
+            .sends::<Call>()
+            .takes::<CallBody>()
+            .answers::<Finished<'_>>(StatusCode::OK)
+            .or_fails([Code::Unknown, Code::Conflict, Code::Reconnect, Code::UpstreamFailed])],
+    )
+}
 
 const DEFAULT_TIMEOUT_MS: u32 = 60_000;
 /// The longest name of a configuration or tool that is looked at, in bytes.
 const MAX_NAME_BYTES: usize = 256;
 
-#[derive(Debug, Deserialize)]
+/// Which tool, with what.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "ToolCall")]
 struct CallBody {
+    /// A configuration's name or id. Your own name wins over the organization's.
+    #[schemars(length(min = 1, max = MAX_NAME_BYTES), regex(pattern = r"^[^\x00-\x1f\x7f-\x9f]*$"))]
     configuration: String,
+    /// The tool's name, as the server gives it.
+    #[schemars(length(min = 1, max = MAX_NAME_BYTES), regex(pattern = r"^[^\x00-\x1f\x7f-\x9f]*$"))]
     tool: String,
+    /// An object that fits the tool's pinned schema; `{}` if absent.
+    #[schemars(with = "Option<serde_json::Map<String, serde_json::Value>>")]
     arguments: Option<Raw>,
+    /// How long you wait, in milliseconds, waiting in the queue included; 60,000 if absent.
+    #[schemars(range(min = *TIMEOUT_RANGE_MS.start(), max = *TIMEOUT_RANGE_MS.end()))]
     timeout_ms: Option<u32>,
 }
 
 /// A finished call.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "FinishedCall")]
 struct Finished<'a> {
+    /// Names the call in the audit trail.
     id: CallId,
+    /// Always `done`.
+    #[schemars(extend("const" = "done"))]
     state: &'static str,
+    /// The MCP `CallToolResult` as the server sent it. A tool that said no has `isError`.
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     result: &'a Raw,
+    /// Where the time went.
     timings_ms: TimingsMs,
 }
 
-#[derive(Debug, Serialize)]
+/// Where a call's time went, in milliseconds.
+#[derive(Debug, Serialize, JsonSchema)]
 struct TimingsMs {
+    /// Waiting in the lane.
     queued: f64,
+    /// At the MCP server.
     upstream: f64,
+    /// In the worker altogether.
     worker: f64,
+    /// In the gateway altogether.
     total: f64,
 }
 

@@ -4,10 +4,11 @@
 use std::sync::Arc;
 
 use poem::{FromRequest, Request, RequestBody, Result, handler, http::StatusCode, web::Data};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shared::{
-    Fault,
-    command::tools::{Accept, Change, List, Overrule, Overruled},
+    Code, Fault,
+    command::tools::{Accept, Change, List, Overrule, Overruled, Pin},
     id::ConfigurationId,
     json::Raw,
 };
@@ -18,16 +19,44 @@ use super::{
     body::Body,
     id::Id,
     identity::Identity,
+    operation::{self, Operation, get, post, put},
     problem::Problem,
 };
+
+pub(super) fn operations() -> Vec<Operation> {
+    operation::of(
+        "Tools",
+        [
+            get("/api/v1/mcp/configurations/:id/tools", list, "Asks the server for its tools and pins what is new.")
+                .sends::<List>()
+                .at_id::<ConfigurationId>()
+                .answers::<Tools>(StatusCode::OK)
+                .or_fails([Code::Conflict, Code::Reconnect, Code::UpstreamFailed]),
+            put("/api/v1/mcp/configurations/:id/tools/:tool", overrule, "Says whether a tool's calls may be repeated.")
+                .sends::<Overrule>()
+                .at_id::<ConfigurationId>()
+                .at::<ToolName>("tool", "The tool's name.")
+                .takes::<OverruleBody>()
+                .answers::<Pin>(StatusCode::OK),
+            post("/api/v1/mcp/configurations/:id/tools/:tool/accept", accept, "Accepts a tool's changed definition.")
+                .sends::<Accept>()
+                .at_id::<ConfigurationId>()
+                .at::<ToolName>("tool", "The tool's name.")
+                .takes::<AcceptBody>()
+                .answers::<Pin>(StatusCode::OK)
+                .or_fails([Code::Conflict]),
+        ],
+    )
+}
 
 /// The longest name of a tool, in bytes.
 const MAX_NAME_BYTES: usize = 256;
 
 /// The tools of a server: a list, and what of it somebody should look at.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Tools {
     /// MCP `Tool` objects as the server wrote them.
+    #[schemars(with = "Vec<serde_json::Map<String, serde_json::Value>>")]
     items: Vec<Raw>,
     /// There is always one page.
     next: Option<String>,
@@ -44,6 +73,14 @@ pub(crate) async fn list(gateway: Data<&Arc<Gateway>>, identity: Identity, Id(id
     let (changed, overruled) = (definitions.changed, definitions.overruled);
     json(StatusCode::OK, &Tools { items: definitions.items, next: None, changed, overruled })
 }
+
+/// A tool's name, as a path has it.
+#[derive(JsonSchema)]
+#[schemars(inline)]
+#[expect(dead_code, reason = "only its schema is asked for")]
+struct ToolName(
+    #[schemars(length(min = 1, max = MAX_NAME_BYTES), regex(pattern = r"^[^\x00-\x1f\x7f-\x9f]*$"))] String,
+);
 
 /// A tool in a path: its configuration's id, and its name.
 #[derive(Clone, Debug)]
@@ -66,10 +103,12 @@ impl<'a> FromRequest<'a> for Named {
 }
 
 /// Which offered definition was seen.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "AcceptedDefinition")]
 pub struct AcceptBody {
     /// `offered_sha256` of the change that is accepted.
+    #[schemars(regex(pattern = "^[0-9a-f]{64}$"))]
     offered_sha256: String,
 }
 
@@ -89,8 +128,9 @@ pub(crate) async fn accept(
 }
 
 /// What somebody says of a tool.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "ToolRepeatability")]
 pub struct OverruleBody {
     /// Whether a call may be repeated; null, or left out, believes the server's hints.
     repeatable: Option<bool>,

@@ -3,10 +3,15 @@
 use std::sync::Arc;
 
 use poem::{handler, http::StatusCode, web::Data};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use shared::{
-    command::users::{Add, Change, Get, List, Member, Remove, State},
-    context::Role,
+    Code,
+    command::{
+        Page,
+        users::{Add, Change, Get, List, MAX_EMAIL_CHARS, Member, Remove, State},
+    },
+    context::{MAX_SUBJECT_BYTES, Role},
     id::UserId,
 };
 
@@ -17,24 +22,75 @@ use super::{
     etag::{IfMatch, MayMatch, tagged},
     id::Id,
     identity::Identity,
+    operation::{self, Operation, delete, get, post, put},
     paging::Paging,
 };
 
+pub(super) fn operations() -> Vec<Operation> {
+    const PATH: &str = "/api/v1/users";
+    const ONE: &str = "/api/v1/users/:id";
+    operation::of(
+        "Members",
+        [
+            post(PATH, add, "Adds a member before their first use, or puts a removed one back.")
+                .sends::<Add>()
+                .takes::<AddBody>()
+                .answers::<Member>(StatusCode::CREATED)
+                .tagged()
+                .or_fails([Code::Conflict]),
+            get(PATH, list, "Lists members by subject, the removed ones left out.")
+                .sends::<List>()
+                .query::<Paging>()
+                .answers::<Page<Member>>(StatusCode::OK),
+            get(ONE, read, "Reads a member.")
+                .sends::<Get>()
+                .at_id::<UserId>()
+                .answers::<Member>(StatusCode::OK)
+                .tagged(),
+            put(ONE, change, "Changes a member. What is left out stays. The last active admin stays one.")
+                .sends::<Change>()
+                .at_id::<UserId>()
+                .if_match()
+                .takes::<ChangeBody>()
+                .answers::<Member>(StatusCode::OK)
+                .tagged()
+                .or_fails([Code::Conflict]),
+            delete(ONE, remove, "Removes a member, until an admin adds the subject again.")
+                .sends::<Remove>()
+                .at_id::<UserId>()
+                .may_match()
+                .answers_nothing()
+                .or_fails([Code::Conflict]),
+        ],
+    )
+}
+
 /// A member who is added before their first use, or put back.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "NewMember")]
 struct AddBody {
+    /// The subject of their tokens.
+    #[schemars(length(min = 1, max = MAX_SUBJECT_BYTES), regex(pattern = "^[!-~]*$"))]
     subject: String,
+    /// For people.
+    #[schemars(length(max = MAX_EMAIL_CHARS))]
     email: Option<String>,
+    /// What they may do at most; `user` if absent.
     role: Option<Role>,
 }
 
 /// What is changed of a member.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "MemberChanges")]
 struct ChangeBody {
+    /// What they may do at most.
     role: Option<Role>,
+    /// Active or disabled.
     state: Option<State>,
+    /// For people.
+    #[schemars(length(max = MAX_EMAIL_CHARS))]
     email: Option<String>,
 }
 

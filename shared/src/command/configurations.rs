@@ -1,6 +1,9 @@
 //! MCP configurations: the MCP servers an organization or a user registered.
 
+use std::ops::RangeInclusive;
+
 use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Expected;
@@ -10,8 +13,35 @@ mod testing;
 
 pub use testing::{Report, Stage, StageReport, Test, TestedServer, ToolProblem, ToolProblemCode, ToolReport};
 
+/// The longest name, in bytes.
+pub const MAX_NAME_BYTES: usize = 64;
+/// The longest description, in characters.
+pub const MAX_DESCRIPTION_CHARS: usize = 1_000;
+/// The longest endpoint, in bytes.
+pub const MAX_ENDPOINT_BYTES: usize = 2_048;
+/// The longest bearer token or header value, in bytes.
+pub const MAX_SECRET_BYTES: usize = 8_192;
+/// The longest header name, in bytes.
+pub const MAX_HEADER_BYTES: usize = 64;
+/// The shortest and the longest time that a call may take at the server, in milliseconds.
+pub const TIMEOUT_RANGE_MS: RangeInclusive<u32> = 1_000..=300_000;
+/// The most times that a call is sent again.
+pub const MAX_RETRIES: u8 = 5;
+/// The most patterns of one kind.
+pub const MAX_PATTERNS: usize = 100;
+/// The longest pattern, in bytes.
+pub const MAX_PATTERN_BYTES: usize = 128;
+/// The longest prefix of tools' names, in bytes.
+pub const MAX_PREFIX_BYTES: usize = 32;
+/// What names and prefixes are made of, as a schema says it.
+pub const PLAIN_PATTERN: &str = "^[A-Za-z0-9._-]*$";
+/// What a header's name is made of (RFC 9110 section 5.6.2), as a schema says it.
+pub const HEADER_PATTERN: &str = "^[A-Za-z0-9!#$%&'*+.^_`|~-]*$";
+/// What a bearer token is made of, as a schema says it.
+pub const SECRET_PATTERN: &str = "^[!-~]*$";
+
 /// Whose a configuration is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
     /// Every member sees it; admins write it.
@@ -21,7 +51,7 @@ pub enum Scope {
 }
 
 /// How the MCP server is reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Transport {
     /// Streamable HTTP.
@@ -33,7 +63,7 @@ pub enum Transport {
 }
 
 /// Which client speaks to the MCP server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Via {
     /// The worker itself.
@@ -43,7 +73,7 @@ pub enum Via {
 }
 
 /// What the server said to a secret when it was last used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SecretState {
     /// It was not used yet, or not since it, its header or the server's address changed.
@@ -111,7 +141,7 @@ pub enum NewCredential {
 }
 
 /// How we authenticate to the MCP server, as it is shown.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Authentication {
     /// Not at all.
@@ -144,7 +174,7 @@ pub enum Authentication {
 
 /// Which tools are offered: those that a pattern allows (all, where there is none) and none denies.
 /// In a pattern `*` stands for any characters; upper and lower case differ.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ToolFilter {
     /// At most 100 patterns of 1 to 128 bytes.
@@ -156,7 +186,7 @@ pub struct ToolFilter {
 }
 
 /// A configuration as people see it: without its secret.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Configuration {
     /// Its id.
     pub id: ConfigurationId,

@@ -3,6 +3,7 @@
 use std::{collections::HashSet, ops::RangeInclusive};
 
 use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{Expected, tools::ToolPolicy};
@@ -22,13 +23,19 @@ pub const SESSIONS: RangeInclusive<u32> = 1..=100_000;
 pub const RETENTION_SECONDS: RangeInclusive<u32> = 60..=7_776_000;
 /// The longest name, in characters.
 pub const MAX_NAME_CHARS: usize = 200;
+/// The longest slug, in bytes.
+pub const MAX_SLUG_BYTES: usize = 63;
+/// What a slug is made of, as a schema says it; the database checks the same.
+pub const SLUG_PATTERN: &str = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$";
+/// Text for people without control characters, as a schema says it.
+pub const TEXT_PATTERN: &str = r"^[^\x00-\x1f\x7f-\x9f]*$";
 /// Most browser origins of one organization.
 pub const MAX_ORIGINS: usize = 100;
 /// The longest origin, in bytes: a scheme, a host name (RFC 1035 section 2.3.4) and a port.
 pub const MAX_ORIGIN_BYTES: usize = 270;
 
 /// An organization (tenant).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Organization {
     /// Its id: the value of the tenant claim.
     pub id: OrganizationId,
@@ -63,17 +70,21 @@ pub struct Organization {
 }
 
 /// What an admin chooses of their own organization. What is absent stays as it is.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "OrganizationChoices")]
 pub struct Choices {
     /// 1 to 200 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = MAX_NAME_CHARS), regex(pattern = TEXT_PATTERN))]
     pub name: Option<String>,
     /// 60 to 7,776,000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = *RETENTION_SECONDS.start(), max = *RETENTION_SECONDS.end()))]
     pub result_retention_seconds: Option<u32>,
     /// At most 100, each as a browser sends it in `Origin`: `https`, or `http` to the loopback host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = MAX_ORIGINS), inner(length(max = MAX_ORIGIN_BYTES)))]
     pub allowed_origins: Option<Vec<String>>,
     /// What happens to a call of a tool that changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -82,35 +93,44 @@ pub struct Choices {
 
 /// What an operator decides of any organization: all that an admin chooses, and what costs the platform.
 /// What is absent stays as it is, or is the default of a new one.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "OrganizationChanges")]
 pub struct Changes {
     /// 1 to 200 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = MAX_NAME_CHARS), regex(pattern = TEXT_PATTERN))]
     pub name: Option<String>,
     /// 1 to 256. Running calls are never cut.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = *CONCURRENCY.start(), max = *CONCURRENCY.end()))]
     pub concurrency_limit: Option<u16>,
     /// Lets its calls wait, or go on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<bool>,
     /// 1 to 1,000,000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = *CALLS_PER_MINUTE.start(), max = *CALLS_PER_MINUTE.end()))]
     pub calls_per_minute: Option<u32>,
     /// 1 to 1,000,000; `null` lifts it.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    #[schemars(range(min = *QUEUE.start(), max = *QUEUE.end()))]
     pub queue_limit: Option<Bound>,
     /// 1 to 100,000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = *SESSIONS.start(), max = *SESSIONS.end()))]
     pub session_limit: Option<u32>,
     /// 1 to 100,000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = *SESSIONS.start(), max = *SESSIONS.end()))]
     pub user_session_limit: Option<u32>,
     /// 60 to 7,776,000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = *RETENTION_SECONDS.start(), max = *RETENTION_SECONDS.end()))]
     pub result_retention_seconds: Option<u32>,
     /// As in [`Choices`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = MAX_ORIGINS), inner(length(max = MAX_ORIGIN_BYTES)))]
     pub allowed_origins: Option<Vec<String>>,
     /// What happens to a call of a tool that changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -118,8 +138,9 @@ pub struct Changes {
 }
 
 /// A limit that there may be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
+#[schemars(inline)]
 pub struct Bound(pub Option<u32>);
 
 /// Tells `null`, which lifts a limit, from absent, which keeps it.

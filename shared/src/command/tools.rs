@@ -1,6 +1,7 @@
 //! Tools of MCP servers.
 
 use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -65,22 +66,26 @@ pub struct Definitions {
 }
 
 /// How a tool's definition differs from the pinned one.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "ChangedTool")]
 pub struct Change {
     /// The tool.
     pub name: String,
     /// The fields of its definition that differ.
     pub differs: Vec<String>,
     /// Those fields as they are pinned.
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     pub pinned: Raw,
     /// Those fields as the server offers them now.
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     pub offered: Raw,
     /// Names the offered definition: who accepts it says which one they saw.
     pub offered_sha256: String,
 }
 
 /// A tool of which somebody said whether a call may be repeated.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "OverruledTool")]
 pub struct Overruled {
     /// The tool.
     pub name: String,
@@ -111,7 +116,8 @@ pub struct Overrule {
 }
 
 /// A pinned tool.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "PinnedTool")]
 pub struct Pin {
     /// The tool.
     pub name: String,
@@ -128,7 +134,7 @@ pub struct Pin {
 }
 
 /// What happens to a call of a tool whose definition changed after it was pinned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ToolPolicy {
     /// It is refused until somebody accepts the definition.

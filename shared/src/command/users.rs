@@ -1,6 +1,7 @@
 //! Members of an organization: their first use, and what admins do about them.
 
 use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Expected, organizations::Organization};
@@ -10,8 +11,9 @@ use crate::{
 };
 
 /// Whether a member may act.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "MemberState")]
 pub enum State {
     /// May act.
     Active,
@@ -60,7 +62,7 @@ pub struct Admitted {
 pub struct Me {}
 
 /// The caller as the database knows them.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Myself {
     /// The organization the token names.
     pub organization: Organization,
@@ -77,7 +79,7 @@ pub struct Myself {
 }
 
 /// One of the organizations that a person is a member of.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Membership {
     /// The organization.
     pub id: OrganizationId,
@@ -86,7 +88,7 @@ pub struct Membership {
 }
 
 /// A member as admins see them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Member {
     /// The membership's id: another one in each organization.
     pub id: UserId,

@@ -37,6 +37,12 @@ enum Command {
         #[arg(long)]
         full: bool,
     },
+    /// Only fuzz the API by its own document, on a system that is built
+    Fuzz {
+        /// Ten times as long
+        #[arg(long)]
+        full: bool,
+    },
     /// Print an access token
     Token(cli::Token),
     /// Measure, in a release build
@@ -66,6 +72,7 @@ fn main() -> ExitCode {
         Command::Down { data_dir } => cli::down(data_dir.as_deref()),
         Command::Status { data_dir } => cli::status(data_dir.as_deref()),
         Command::Test { full } => checks::run(full),
+        Command::Fuzz { full } => checks::fuzz(full),
         Command::Token(asked) => cli::token(&asked),
         Command::Bench { arguments } => cli::bench(&arguments),
         Command::Setup => cli::setup(),

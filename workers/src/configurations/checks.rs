@@ -3,26 +3,14 @@
 
 use shared::{
     Fault,
-    command::configurations::{Credential, Settings, ToolFilter, Transport},
+    command::configurations::{
+        Credential, MAX_DESCRIPTION_CHARS, MAX_ENDPOINT_BYTES, MAX_HEADER_BYTES, MAX_NAME_BYTES, MAX_PATTERN_BYTES,
+        MAX_PATTERNS, MAX_PREFIX_BYTES, MAX_RETRIES, MAX_SECRET_BYTES, Settings, TIMEOUT_RANGE_MS, ToolFilter,
+        Transport,
+    },
     id::ConfigurationId,
 };
 use url::Url;
-
-/// The longest bearer token or header value, in bytes.
-const MAX_SECRET_BYTES: usize = 8_192;
-/// The longest header name, in bytes.
-const MAX_HEADER_BYTES: usize = 64;
-/// The longest endpoint, in bytes.
-const MAX_ENDPOINT_BYTES: usize = 2_048;
-/// The longest description, in characters.
-const MAX_DESCRIPTION_CHARS: usize = 1_000;
-/// The most patterns of one kind, and the longest of them, in bytes.
-const MAX_PATTERNS: usize = 100;
-const MAX_PATTERN_BYTES: usize = 128;
-/// The longest prefix of tools' names, in bytes.
-const MAX_PREFIX_BYTES: usize = 32;
-/// The most times that a call is sent again.
-const MAX_RETRIES: u8 = 5;
 
 /// Headers that belong to HTTP, to whoever stands in between, to the protocol, or to another kind of
 /// credential: a tenant's secret may bend none of them. No narrower than what the `FastMCP` service
@@ -105,7 +93,7 @@ pub fn target(transport: Transport, address: Option<&str>, program: Option<&str>
 pub(super) fn settings(settings: &Settings) -> Result<(), Fault> {
     let name = &settings.name;
     // An id and a name must not be taken for each other.
-    if !(1..=64).contains(&name.len()) || !is_plain(name) || name.parse::<ConfigurationId>().is_ok() {
+    if !(1..=MAX_NAME_BYTES).contains(&name.len()) || !is_plain(name) || name.parse::<ConfigurationId>().is_ok() {
         return Err(Fault::invalid(
             "name",
             "Use 1 to 64 of the characters A-Z a-z 0-9 . _ - (and not the form of an id).",
@@ -115,7 +103,7 @@ pub(super) fn settings(settings: &Settings) -> Result<(), Fault> {
     if description.chars().count() > MAX_DESCRIPTION_CHARS || description.contains('\0') {
         return Err(Fault::invalid("description", "Use at most 1,000 characters."));
     }
-    if !(1_000..=300_000).contains(&settings.timeout_ms) {
+    if !TIMEOUT_RANGE_MS.contains(&settings.timeout_ms) {
         return Err(Fault::invalid("timeout_ms", "Use 1,000 to 300,000 milliseconds."));
     }
     if settings.retries > MAX_RETRIES {

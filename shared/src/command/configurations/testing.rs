@@ -1,5 +1,6 @@
 //! Trying a server out: how far a connection comes, and what is wrong with what is found.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Credential, Scope, Transport, Via};
@@ -35,7 +36,7 @@ pub enum TestedServer {
 }
 
 /// How a trial ended.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Report {
     /// Whether every stage was passed.
     pub ok: bool,
@@ -49,7 +50,7 @@ pub struct Report {
 }
 
 /// One stage of a trial.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StageReport {
     /// Which.
     pub stage: Stage,
@@ -63,7 +64,7 @@ pub struct StageReport {
 }
 
 /// The stages of a trial, in their order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
     /// The address may be connected to, as it is written.
@@ -87,7 +88,7 @@ pub enum Stage {
 }
 
 /// A tool that was found.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ToolReport {
     /// Its name, made printable.
     pub name: String,
@@ -96,7 +97,7 @@ pub struct ToolReport {
 }
 
 /// What is wrong with a tool.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ToolProblem {
     /// Which kind of problem.
     pub code: ToolProblemCode,
@@ -105,7 +106,7 @@ pub struct ToolProblem {
 }
 
 /// The kinds of problems a tool can have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ToolProblemCode {
     /// It has no name.
