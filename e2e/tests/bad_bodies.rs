@@ -199,7 +199,7 @@ pub(crate) fn of_a_configuration(endpoint: &str) -> Vec<Case> {
     cases.extend(each(&valid, "name_prefix", Seen::AtEdge, &["1", "[]"]));
     cases.extend(each(&valid, "name_prefix", Seen::ByWorker, &["\"a b\"", "\"a/\"", "\"\u{fc}\"", &long_prefix]));
     cases.extend(filters(&valid));
-    cases.push(case("without an endpoint", without(&valid, "endpoint"), "endpoint", Seen::AtEdge));
+    cases.push(case("without an endpoint", without(&valid, "endpoint"), "endpoint", Seen::ByWorker));
     cases.extend(endpoints(&valid));
     cases.extend(authentication(&valid));
     cases
@@ -270,7 +270,8 @@ fn endpoints(valid: &Value) -> Vec<Case> {
             )
         })
         .collect();
-    cases.extend(each(valid, "endpoint", Seen::AtEdge, &["1", "null", "[]", "{\"url\":\"http://h/\"}"]));
+    cases.extend(each(valid, "endpoint", Seen::AtEdge, &["1", "[]", "{\"url\":\"http://h/\"}"]));
+    cases.extend(each(valid, "endpoint", Seen::ByWorker, &["null"]));
     cases
 }
 

@@ -79,7 +79,9 @@ async fn work(system: &System, tenant: &Tenant) {
     assert_eq!(removed.status, 204, "{}", removed.text);
     assert_eq!(tenant.admin.get(&path).await.status, 404);
     trail.caught_up().await;
-    let rows = trail.rows().await;
+    let mut rows = trail.rows().await;
+    // The first call opens the lane besides.
+    rows.retain(|row| row["action"] == "tools.call");
     assert_eq!(rows.len(), 5, "{rows:?}");
     assert!(rows.iter().all(|row| row["outcome"] == "succeeded"), "{rows:?}");
 }

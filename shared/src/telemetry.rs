@@ -30,8 +30,9 @@ pub enum LogFormat {
 }
 
 /// What other people's crates may say at most, whatever the filter: `rmcp` prints authorization
-/// codes and token responses at debug level, the HTTP crates print headers.
-const CEILINGS: [&str; 5] = ["rmcp=off", "hyper=info", "hyper_util=info", "reqwest=info", "h2=info"];
+/// codes and token responses at debug level, the HTTP crates print headers, the NATS client whole
+/// messages.
+const CEILINGS: [&str; 6] = ["rmcp=off", "hyper=info", "hyper_util=info", "reqwest=info", "h2=info", "async_nats=info"];
 
 /// Starts logging. Call once, first thing in `main`.
 pub fn start_logs(config: &Log) -> anyhow::Result<()> {

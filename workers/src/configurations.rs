@@ -40,9 +40,9 @@ impl Run for Register {
     type Parts = Token;
 
     async fn run(mut self, scope: &mut Scope<'_, Token>) -> Result<Configuration, Fault> {
+        may_write(scope, self.scope)?;
         check(scope, &mut self.settings)?;
         checks::credential(self.settings.transport, &self.credential)?;
-        may_write(scope, self.scope)?;
         let id = ConfigurationId::new();
         scope.notes.resource("configuration", &id);
         scope.notes.detail("name", self.settings.name.as_str());
@@ -102,7 +102,7 @@ fn check(scope: &Scope<'_, Token>, settings: &mut Settings) -> Result<(), Fault>
     if settings.transport == Transport::Stdio {
         scope.parts.programs.check(program)?;
     }
-    if let Some(url) = checks::target(settings.transport, address, program)? {
+    if let Some(url) = target(settings.transport, address, program)? {
         scope.parts.egress.check(&url)?;
     }
     Ok(())

@@ -187,7 +187,7 @@ pub(crate) async fn who_may_register_a_server_may_try_it_out_and_nobody_else(sys
         (json!({ "endpoint": "http://user:secret@127.0.0.1/" }), "endpoint"),
         (json!({ "endpoint": 1 }), "endpoint"),
         (json!({ "endpoint": system.demo_url, "command": "/bin/sh" }), "command"),
-        (json!({ "endpoint": system.demo_url, "transport": "stdio" }), "transport"),
+        (json!({ "endpoint": system.demo_url, "transport": "stdio" }), "endpoint"),
         (json!({ "endpoint": system.demo_url, "auth": { "type": "bearer", "token": "a b" } }), "auth.token"),
         (json!({ "endpoint": system.demo_url, "auth": { "type": "oauth" } }), "auth.type"),
         (

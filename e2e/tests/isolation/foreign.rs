@@ -36,13 +36,15 @@ enum Case {
     Call,
     /// A trial that names a configuration by its id.
     Trial,
+    /// The deployment's, the same for every member.
+    Shared,
     /// No token needed: tells nothing of any tenant.
     Public,
 }
 
 const CASES: [(&str, &str, Case); 35] = [
     ("GET", "/", Case::Public),
-    ("GET", "/api/v1/mcp/catalogue", Case::Caller),
+    ("GET", "/api/v1/mcp/catalogue", Case::Shared),
     ("GET", "/api/v1/mcp/configurations", Case::List),
     ("POST", "/api/v1/mcp/configurations", Case::Create),
     ("DELETE", "/api/v1/mcp/configurations/:id", Case::Item),
@@ -164,6 +166,11 @@ async fn attack(system: &System, client: &Client, attacker: &Side, victim: &Side
     let method: Method = route.method.parse().expect("a method");
     match case {
         Case::Public => {}
+        Case::Shared => {
+            let answer = client.get(&route.path).await;
+            assert_eq!(answer.status, 200, "{}", answer.text);
+            nothing_of(victim, &answer);
+        }
         Case::Caller => {
             let answer = client.get(&route.path).await;
             assert_eq!(answer.status, 200, "{}", answer.text);

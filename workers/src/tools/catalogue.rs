@@ -201,11 +201,12 @@ fn key(context: &Context, configuration: &str) -> Key {
 pub(super) async fn entry(scope: &Scope<'_, Tool>, configuration: &str) -> Result<Arc<Entry>, Fault> {
     let key = key(scope.context, configuration);
     let entries = &scope.parts.catalogue.entries;
-    let Some(known) = entries.get(&key).await else { return first(scope, key, configuration, None).await };
+    let Some(known) = entries.get(&key).await else { return first(scope, key, configuration).await };
     if let Some(generation) = newer(scope.parts, scope.context.organization, &known) {
         drop_outdated(entries, &key, &known).await;
         scope.parts.upstreams.forget(scope.context.organization, known.id(), generation).await;
-        return first(scope, key, configuration, known.listed_at).await;
+        // Another generation may be another server: what the one before did not offer says nothing.
+        return first(scope, key, configuration).await;
     }
     if !known.is_due(Instant::now()) {
         return Ok(known);
@@ -224,13 +225,8 @@ pub(super) async fn entry(scope: &Scope<'_, Tool>, configuration: &str) -> Resul
 }
 
 /// Loads what is not known. Concurrent callers load once.
-async fn first(
-    scope: &Scope<'_, Tool>,
-    key: Key,
-    configuration: &str,
-    listed_at: Option<Instant>,
-) -> Result<Arc<Entry>, Fault> {
-    let loading = load(scope.parts, scope.context, configuration, listed_at);
+async fn first(scope: &Scope<'_, Tool>, key: Key, configuration: &str) -> Result<Arc<Entry>, Fault> {
+    let loading = load(scope.parts, scope.context, configuration, None);
     let loaded = scope.parts.catalogue.entries.try_get_with(key, loading).await;
     loaded.map_err(|fault: Arc<Fault>| Arc::unwrap_or_clone(fault))
 }
