@@ -13,6 +13,7 @@ use crate::{
 };
 
 const CONFIGURATIONS: &str = "/api/v1/mcp/configurations";
+const TEST: &str = "/api/v1/mcp/test";
 
 fn body(name: &str) -> Value {
     json!({ "name": name, "transport": "stdio", "catalogue": DEMO_PROGRAM })
@@ -43,7 +44,7 @@ fn refused(answer: &Answer, field: &str) {
     assert_eq!(named.split('.').next(), Some(field), "{problem}");
 }
 
-/// Directories of programs on this machine: `<organization>/<member or _>/<configuration>`.
+/// Directories of programs on this machine: `<organization>/<member or _>/<configuration>-<generation>`.
 fn workspaces(system: &System) -> Vec<PathBuf> {
     let below = |folder: PathBuf| -> Vec<PathBuf> {
         let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
@@ -51,6 +52,12 @@ fn workspaces(system: &System) -> Vec<PathBuf> {
     };
     let members = below(system.workspaces.clone()).into_iter().flat_map(below);
     members.flat_map(below).collect()
+}
+
+/// Those of one configuration, whatever its generation.
+fn workspaces_of(system: &System, configuration: &str) -> Vec<String> {
+    let names = workspaces(system).into_iter().filter_map(|path| path.file_name()?.to_str().map(str::to_owned));
+    names.filter(|name| name.starts_with(configuration)).collect()
 }
 
 async fn until(what: &str, holds: impl Fn() -> bool) {
@@ -123,7 +130,6 @@ pub(crate) async fn a_command_never_comes_in_through_the_api(system: Arc<System>
 }
 
 pub(crate) async fn a_program_is_tried_out_like_any_server(system: Arc<System>) {
-    const TEST: &str = "/api/v1/mcp/test";
     let tenant = system.organization().await;
     let id = register(&tenant, "files").await;
     let unsaved = json!({ "transport": "stdio", "catalogue": DEMO_PROGRAM });
@@ -141,12 +147,98 @@ pub(crate) async fn a_program_is_tried_out_like_any_server(system: Arc<System>) 
         (json!({ "command": "/bin/sh" }), "command"),
         (json!({ "endpoint": "https://mcp.example.com/mcp" }), "endpoint"),
         (json!({ "catalogue": null }), "catalogue"),
+        (json!({ "catalogue": "no-such-program" }), "catalogue"),
+        (json!({ "catalogue": "../demo" }), "catalogue"),
         (json!({ "auth": { "type": "bearer", "token": "t".repeat(20) } }), "auth"),
     ] {
         let mut body = unsaved.clone();
         body.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
         refused(&tenant.admin.post(TEST, &body).await, field);
     }
+}
+
+pub(crate) async fn a_trial_of_a_saved_program_leaves_the_one_in_use_alone(system: Arc<System>) {
+    let tenant = system.organization().await;
+    let id = register(&tenant, "files").await;
+    said(&tenant, "files", "write_file", json!({ "path": "a", "text": "kept" })).await;
+    let began = said(&tenant, "files", "whoami", json!({})).await["started"].clone();
+    assert!(began.is_i64(), "{began}");
+    for _ in 0..3 {
+        let report = tenant.admin.post(TEST, &json!({ "configuration": id })).await.json();
+        assert_eq!(report["ok"], true, "{report}");
+        // The trial's own directory goes with it.
+        let theirs = tenant.id.to_string();
+        until("the trial's end", || {
+            let all = workspaces(&system);
+            all.iter().filter(|path| path.iter().any(|part| part.to_str() == Some(&theirs))).count() == 1
+        })
+        .await;
+        assert_eq!(said(&tenant, "files", "whoami", json!({})).await["started"], began);
+        assert_eq!(said(&tenant, "files", "read_file", json!({ "path": "a" })).await, "kept");
+    }
+}
+
+pub(crate) async fn a_program_that_left_the_catalogue_is_told_so_and_can_be_disabled(system: Arc<System>) {
+    let tenant = system.organization().await;
+    let id = register(&tenant, "files").await;
+    // As if the operator had offered it once.
+    let database = system.database("superuser").await;
+    let moved = sqlx::query("UPDATE mcp_configurations SET catalogue = 'gone' WHERE id = $1")
+        .bind(id.parse::<uuid::Uuid>().expect("a uuid"))
+        .execute(&database)
+        .await
+        .expect("the row moves");
+    assert_eq!(moved.rows_affected(), 1);
+    database.close().await;
+
+    let report = tenant.admin.post(TEST, &json!({ "configuration": id })).await;
+    assert_eq!(report.status, 200, "{}", report.text);
+    let report = report.json();
+    let stages: Vec<(&str, bool)> = report["stages"]
+        .as_array()
+        .expect("stages")
+        .iter()
+        .map(|stage| (stage["stage"].as_str().expect("a stage"), stage["ok"] == true))
+        .collect();
+    assert_eq!((&report["ok"], stages), (&json!(false), vec![("program", false)]), "{report}");
+    assert!(report["hint"].as_str().is_some_and(|hint| hint.contains("/api/v1/mcp/catalogue")), "{report}");
+    refused(&tenant.call("files", "echo", json!({ "text": "x" })).await, "catalogue");
+
+    let path = format!("{CONFIGURATIONS}/{id}");
+    let named =
+        |program: &str| json!({ "name": "files", "transport": "stdio", "catalogue": program, "enabled": false });
+    refused(&tenant.admin.put(&path, "*", &named("gone-too")).await, "catalogue");
+    let off = tenant.admin.put(&path, "*", &named("gone")).await;
+    assert_eq!(off.status, 200, "{}", off.text);
+    assert_eq!((&off.json()["enabled"], &off.json()["catalogue"]), (&json!(false), &json!("gone")));
+    tenant.call("files", "echo", json!({ "text": "x" })).await.problem(409, "conflict");
+    assert_eq!(tenant.admin.put(&path, "*", &body("files")).await.status, 200);
+    assert_eq!(said(&tenant, "files", "echo", json!({ "text": "x" })).await, "x");
+}
+
+pub(crate) async fn a_changed_program_starts_in_an_empty_directory(system: Arc<System>) {
+    let tenant = system.organization().await;
+    let id = register(&tenant, "files").await;
+    said(&tenant, "files", "write_file", json!({ "path": "a", "text": "x" })).await;
+    // The program as it was is still at work when it changes.
+    let sleeping = said(&tenant, "files", "sleep", json!({ "ms": 5_000 }));
+    let changing = async {
+        let asleep = async {
+            // Its main thread, the one that answers, and the one that sleeps.
+            while said(&tenant, "files", "whoami", json!({})).await["threads"] != 3 {
+                tokio::time::sleep(Duration::from_millis(25)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, asleep).await.expect("the program sleeps");
+        let mut changed = body("files");
+        changed["timeout_ms"] = 60_000.into();
+        let changed = tenant.admin.put(&format!("{CONFIGURATIONS}/{id}"), "*", &changed).await;
+        assert_eq!(changed.status, 200, "{}", changed.text);
+        assert_eq!(said(&tenant, "files", "list_files", json!({})).await, json!([]));
+    };
+    let (slept, ()) = tokio::join!(sleeping, changing);
+    assert_eq!(slept, "slept 5000 ms");
+    until("the old directory's end", || workspaces_of(&system, &id) == [format!("{id}-2")]).await;
 }
 
 pub(crate) async fn a_configuration_may_turn_into_a_program_and_back(system: Arc<System>) {
@@ -229,13 +321,12 @@ pub(crate) async fn a_removed_configuration_ends_its_program_and_takes_its_works
     let id = register(&tenant, "files").await;
     said(&tenant, "files", "write_file", json!({ "path": "a", "text": "x" })).await;
     assert_eq!(said(&tenant, "files", "spawn", json!({ "count": 3 })).await, 3);
-    let is_there = || workspaces(&system).iter().any(|path| path.ends_with(&id));
-    assert!(is_there());
+    assert_eq!(workspaces_of(&system, &id).len(), 1);
     let removed = tenant.admin.delete(&format!("{CONFIGURATIONS}/{id}")).await;
     assert_eq!(removed.status, 204, "{}", removed.text);
     // The workers learn of it with the next call that names it.
     tenant.call("files", "echo", json!({ "text": "x" })).await.problem(404, "unknown");
-    until("the workspace's end", || !is_there()).await;
+    until("the workspace's end", || workspaces_of(&system, &id).is_empty()).await;
 }
 
 pub(crate) async fn a_program_that_dies_fails_its_call_and_is_started_for_the_next(system: Arc<System>) {

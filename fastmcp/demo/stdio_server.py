@@ -19,6 +19,7 @@ from pathlib import Path
 _lock = threading.Lock()
 _cancelled = {}
 _kept = []
+_started = time.time_ns()
 
 
 def echo(text):
@@ -66,6 +67,8 @@ def whoami():
         "gid": os.getgid(),
         "groups": os.getgroups(),
         "process": os.getpid(),
+        "started": _started,
+        "threads": threading.active_count(),
         "directory": os.getcwd(),
         "mode": oct(os.stat(".").st_mode & 0o7777),
         "capabilities": status["CapEff"].strip(),

@@ -60,25 +60,24 @@ impl Programs {
     }
 
     /// Refuses a program that is not offered here, naming the field that is wrong.
-    pub fn check(&self, name: Option<&str>) -> Result<(), Fault> {
+    pub fn check(&self, name: &str) -> Result<(), Fault> {
         if self.0.is_empty() {
             let message = "Transport `stdio` is not offered here: this deployment has no catalogue of programs.";
             return Err(Fault::invalid("transport", message));
         }
-        match name {
-            Some(name) if self.0.contains_key(name) => Ok(()),
-            Some(_) => Err(Fault::invalid(
-                "catalogue",
-                "There is no such program in the catalogue; /api/v1/mcp/catalogue lists what there is.",
-            )),
-            None => Err(Fault::invalid("catalogue", "Transport `stdio` needs the name of a program in the catalogue.")),
-        }
+        if self.0.contains_key(name) { Ok(()) } else { Err(no_such_program()) }
     }
 }
 
-/// The directory that a program works in: one for each configuration, a member's own apart from the
-/// organization's. A subject may be any text, so its hash stands for it.
-pub fn workspace(context: &Context, scope: Ownership, configuration: ConfigurationId) -> String {
+/// What is said of a name that is not in the catalogue, here and where the service finds out.
+pub(crate) fn no_such_program() -> Fault {
+    Fault::invalid("catalogue", "There is no such program in the catalogue; /api/v1/mcp/catalogue lists what there is.")
+}
+
+/// The directory that a program works in: one for each generation of a configuration, so that what
+/// it was before leaves nothing behind, and a member's own apart from the organization's. A subject
+/// may be any text, so its hash stands for it.
+pub fn workspace(context: &Context, scope: Ownership, configuration: ConfigurationId, generation: i64) -> String {
     let member = match scope {
         Ownership::Organization => "_".to_owned(),
         Ownership::User => {
@@ -86,7 +85,7 @@ pub fn workspace(context: &Context, scope: Ownership, configuration: Configurati
             hash.iter().take(16).fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
         }
     };
-    format!("{}/{member}/{configuration}", context.organization)
+    format!("{}/{member}/{configuration}-{generation}", context.organization)
 }
 
 const fn is_of_a_name(byte: u8) -> bool {
@@ -112,7 +111,7 @@ mod tests {
         {"name": "bare", "program": "/opt/bare", "sha256": ".."}
     ]"#;
 
-    fn refused(programs: &Programs, name: Option<&str>) -> Option<String> {
+    fn refused(programs: &Programs, name: &str) -> Option<String> {
         programs.check(name).unwrap_err().field
     }
 
@@ -127,10 +126,9 @@ mod tests {
     #[test]
     fn a_program_that_is_not_offered_is_refused_by_field() {
         let programs = Programs::parse(ENTRIES).unwrap();
-        programs.check(Some("files")).unwrap();
-        assert_eq!(refused(&programs, Some("other")).as_deref(), Some("catalogue"));
-        assert_eq!(refused(&programs, None).as_deref(), Some("catalogue"));
-        assert_eq!(refused(&Programs::default(), Some("files")).as_deref(), Some("transport"));
+        programs.check("files").unwrap();
+        assert_eq!(refused(&programs, "other").as_deref(), Some("catalogue"));
+        assert_eq!(refused(&Programs::default(), "files").as_deref(), Some("transport"));
     }
 
     #[test]

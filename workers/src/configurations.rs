@@ -42,6 +42,7 @@ impl Run for Register {
     async fn run(mut self, scope: &mut Scope<'_, Token>) -> Result<Configuration, Fault> {
         may_write(scope, self.scope)?;
         check(scope, &mut self.settings)?;
+        offered(scope, &self.settings, None)?;
         checks::credential(self.settings.transport, &self.credential)?;
         let id = ConfigurationId::new();
         scope.notes.resource("configuration", &id);
@@ -74,6 +75,7 @@ impl Run for Replace {
             return Err(Fault::invalid("scope", "A configuration stays in its scope; register another."));
         }
         self.expected.check(stored.configuration.generation)?;
+        offered(scope, &self.settings, Some(&stored.configuration))?;
         scope.notes.detail("name", self.settings.name.as_str());
         let transaction = scope.write().await?;
         let secret = if let NewCredential::Set(given) = &self.credential {
@@ -99,13 +101,21 @@ fn check(scope: &Scope<'_, Token>, settings: &mut Settings) -> Result<(), Fault>
     }
     checks::settings(settings)?;
     let (address, program) = (settings.endpoint.as_deref(), settings.catalogue.as_deref());
-    if settings.transport == Transport::Stdio {
-        scope.parts.programs.check(program)?;
-    }
     if let Some(url) = target(settings.transport, address, program)? {
         scope.parts.egress.check(&url)?;
     }
     Ok(())
+}
+
+/// Refuses a program that is not offered here. One that was named before stays, so that what left
+/// the catalogue can still be disabled.
+fn offered(scope: &Scope<'_, Token>, settings: &Settings, was: Option<&Configuration>) -> Result<(), Fault> {
+    match &settings.catalogue {
+        Some(program) if was.is_none_or(|was| was.catalogue.as_ref() != Some(program)) => {
+            scope.parts.programs.check(program)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The secret that is there, if it may stay.

@@ -50,7 +50,8 @@ pub enum Target {
     Program {
         /// Its name in the operator's catalogue.
         catalogue: String,
-        /// Its directory, `<organization>/<member or _>/<configuration>`: each segment 1 to 64 of `A-Z a-z 0-9 _ -`.
+        /// Its directory, `<organization>/<member or _>/<configuration>-<generation>`: each segment
+        /// 1 to 64 of `A-Z a-z 0-9 _ -`.
         workspace: String,
     },
 }
@@ -158,7 +159,7 @@ impl std::fmt::Debug for CallRequest<'_> {
     }
 }
 
-/// An open client. Dropping the last handle closes it.
+/// An open client. Dropping the last handle closes it; a program that other workers may use goes on.
 #[derive(Debug)]
 pub struct Client {
     kind: Kind,
@@ -205,9 +206,22 @@ impl Client {
 
     /// Closes once nobody uses it any more.
     async fn retire(self: Arc<Self>) {
+        self.unused().await;
+        self.close().await;
+    }
+
+    /// The same of what is outdated: it ends for other workers too.
+    async fn end(self: Arc<Self>) {
+        self.unused().await;
+        match &self.kind {
+            Kind::Native(native) => native.close().await,
+            Kind::FastMcp(remote) => remote.end().await,
+        }
+    }
+
+    async fn unused(&self) {
         self.calls.close();
         self.calls.wait().await;
-        self.close().await;
     }
 
     async fn close(&self) {
@@ -307,7 +321,7 @@ impl Upstreams {
             key.organization == organization && key.configuration == configuration && key.generation < generation
         };
         for client in self.take(outdated).await {
-            tokio::spawn(client.retire());
+            tokio::spawn(client.end());
         }
     }
 

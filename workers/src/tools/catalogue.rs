@@ -292,7 +292,7 @@ fn target(context: &Context, configuration: &Configuration) -> Result<Target, Fa
         (Some(address), _) => endpoint(address).map(Target::Endpoint),
         (None, Some(program)) => Ok(Target::Program {
             catalogue: program.clone(),
-            workspace: workspace(context, configuration.scope, configuration.id),
+            workspace: workspace(context, configuration.scope, configuration.id, configuration.generation),
         }),
         (None, None) => Err(Fault::internal("a configuration has neither an endpoint nor a program")),
     }

@@ -36,6 +36,8 @@ mod hints;
 
 /// How long a trial may take altogether.
 const LIMIT: Duration = Duration::from_secs(30);
+/// The generation of what is not there: those that are begin with 1.
+const UNSAVED: i64 = 0;
 /// The most tools that are looked at and told of: a long list shall not hold up everybody else's checks.
 const MAX_EXAMINED: usize = 500;
 
@@ -48,7 +50,7 @@ impl Run for Test {
                 scope.notes.resource("configuration", &id);
                 let entry = catalogue::entry(scope, &id.to_string()).await?;
                 may_write(scope, entry.scope())?;
-                (entry.specification().clone(), Some(entry))
+                (apart(scope, &entry), Some(entry))
             }
             TestedServer::Unsaved { scope: ownership, endpoint, catalogue, transport, via, credential } => {
                 may_write(scope, ownership)?;
@@ -60,13 +62,13 @@ impl Run for Test {
                     Some(endpoint) => Target::Endpoint(endpoint),
                     None => Target::Program {
                         catalogue: catalogue.unwrap_or_default(),
-                        workspace: workspace(scope.context, ownership, id),
+                        workspace: workspace(scope.context, ownership, id, UNSAVED),
                     },
                 };
                 let specification = Specification {
                     organization: scope.context.organization,
                     configuration: id,
-                    generation: 0,
+                    generation: UNSAVED,
                     target,
                     transport,
                     via,
@@ -82,8 +84,9 @@ impl Run for Test {
         scope.notes.detail(if first == Stage::Http { "host" } else { "program" }, host);
         let mut trial = Trial::new(scope.context.deadline.min(Deadline::after(LIMIT)), first);
         let tools = trial.of(scope, &specification).await?;
-        if let Some(entry) = &entry {
-            conclude(scope, entry, &trial, tools.as_deref()).await?;
+        match &entry {
+            Some(entry) => conclude(scope, entry, &trial, tools.as_deref()).await?,
+            None => trial.of_a_request()?,
         }
         let mut tools = tools.unwrap_or_default();
         tools.truncate(MAX_EXAMINED);
@@ -91,6 +94,17 @@ impl Run for Test {
         scope.notes.detail("ok", report.ok);
         Ok(report)
     }
+}
+
+/// A saved configuration's server under an identity of the trial's own: what a trial lets go of, a
+/// program's directory included, is not what calls use.
+fn apart(scope: &Scope<'_, Tool>, entry: &Entry) -> Specification {
+    let mut specification = entry.specification().clone();
+    (specification.configuration, specification.generation) = (ConfigurationId::new(), UNSAVED);
+    if let Target::Program { workspace: own, .. } = &mut specification.target {
+        *own = workspace(scope.context, entry.scope(), specification.configuration, UNSAVED);
+    }
+    specification
 }
 
 /// What is learnt of a saved configuration on the way is kept: what its server says to its secret,
@@ -122,6 +136,12 @@ struct Trial {
 impl Trial {
     const fn new(until: Deadline, first: Stage) -> Self {
         Self { until, first, stages: Vec::new(), fault: None, hint: None }
+    }
+
+    /// Refuses what is no server's failure but a mistake in the request: a program's name.
+    fn of_a_request(&mut self) -> Result<(), Fault> {
+        let mistake = self.fault.take_if(|fault| fault.field.as_deref() == Some("catalogue"));
+        mistake.map_or(Ok(()), Err)
     }
 
     /// Takes every stage up to the first that is not passed; answers the tools, if it came so far.

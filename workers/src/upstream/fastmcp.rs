@@ -164,6 +164,8 @@ pub(super) struct Remote {
     // `"client_id":"..","specification":{..}`: the beginning of every request, token included.
     preamble: Secret<String>,
     client_id: String,
+    /// Whether other workers may use the same client: nothing in a program's id is this worker's.
+    pub(super) is_shared: bool,
     /// The version of the protocol that was agreed upon.
     pub(super) version: String,
 }
@@ -194,7 +196,8 @@ impl Remote {
             described["proxy"] = proxy.into();
         }
         let preamble = Secret::new(format!(r#"{{"client_id":"{client_id}","specification":{described}"#));
-        Self { service, preamble, client_id, version: String::new() }
+        let is_shared = specification.target.endpoint().is_none();
+        Self { service, preamble, client_id, is_shared, version: String::new() }
     }
 
     /// A request's body: the preamble, the time that is left, and the rest of the object's inside.
@@ -242,13 +245,24 @@ impl Remote {
         .await
     }
 
+    /// Has the service let go of it, unless others may use it: the service lets go of those by itself.
     pub(super) async fn close(&self) {
+        if !self.is_shared {
+            self.end().await;
+        }
+    }
+
+    /// Has the service let go of it, whoever may use it.
+    pub(super) async fn end(&self) {
         goodbye(self.service.clone(), &self.client_id).await;
     }
 }
 
 impl Drop for Remote {
     fn drop(&mut self) {
+        if self.is_shared {
+            return;
+        }
         // Without a runtime the process is ending; the service lets go of idle clients by itself.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let (service, client_id) = (self.service.clone(), std::mem::take(&mut self.client_id));

@@ -5,6 +5,7 @@ mod cancelling;
 mod faults;
 mod handshake;
 mod modern;
+mod programs;
 mod real;
 mod server;
 mod service;

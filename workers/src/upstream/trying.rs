@@ -34,8 +34,8 @@ pub struct Unopened {
 }
 
 impl Upstreams {
-    /// Opens a client that is not kept. An error is ours; that the server is not what it should be
-    /// is an outcome.
+    /// Opens a client that is not kept. Configuration and workspace must be nobody else's, since they
+    /// end with it. An error is ours; that the server is not what it should be is an outcome.
     pub async fn try_out(&self, specification: &Specification) -> Result<Result<Opened, Unopened>, Fault> {
         match (self.0.service(specification)?, specification.target.endpoint()) {
             (None, Some(endpoint)) => Ok(self.0.try_native(endpoint, &specification.credential).await),
@@ -57,13 +57,18 @@ impl Inner {
 
     async fn try_service(&self, specification: &Specification) -> Result<Result<Opened, Unopened>, Fault> {
         match self.open(specification, &specification.digest()).await {
-            Ok(kind) => {
-                let version = if let Kind::FastMcp(remote) = &kind { remote.version.clone() } else { String::new() };
+            Ok(mut kind) => {
+                let mut version = String::new();
+                if let Kind::FastMcp(remote) = &mut kind {
+                    remote.is_shared = false;
+                    version.clone_from(&remote.version);
+                }
                 Ok(Ok(Opened { client: client(kind), version, answered_at: None }))
             }
             Err(fault) => {
                 let stage = match fault.code {
                     Code::Reconnect => Stage::Auth,
+                    Code::Invalid if fault.field.as_deref() == Some("catalogue") => Stage::Program,
                     Code::UpstreamFailed if fault == super::failure::unreachable() => Stage::Http,
                     Code::UpstreamFailed | Code::Invalid => Stage::Protocol,
                     Code::Timeout => Stage::Http,

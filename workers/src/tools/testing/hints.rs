@@ -47,6 +47,9 @@ pub(super) const fn of(stage: Stage, specification: &Specification) -> &'static 
 pub(super) fn of_fault(stage: Stage, fault: &Fault, specification: &Specification) -> &'static str {
     let says = |text: &str| fault.message.contains(text);
     match stage {
+        Stage::Program if fault.field.as_deref() == Some("catalogue") => {
+            "Choose a program of /api/v1/mcp/catalogue, or ask whoever runs this deployment to offer this one."
+        }
         Stage::Http if fault.code == Code::Timeout => {
             "The server takes a connection and then says nothing: is it overloaded?"
         }

@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 use shared::{Code, Fault, json::Raw};
 
 use crate::{
+    catalogue::no_such_program,
     egress::{BodyError, read_capped},
     upstream::failure::{self, RpcError},
 };
@@ -122,9 +123,7 @@ fn fault(error: ServiceError<'_>) -> Fault {
         ("invalid", _) if words.starts_with("specification.auth") => {
             Fault::invalid("auth.token", "The token holds characters that no header can carry.")
         }
-        ("invalid", _) if words.starts_with("specification.catalogue") => {
-            Fault::invalid("catalogue", "The catalogue does not hold this program any more.")
-        }
+        ("invalid", _) if words.starts_with("specification.catalogue") => no_such_program(),
         ("invalid", _) if words.starts_with("specification.headers") => {
             Fault::invalid("auth.name", "The FastMCP service cannot send this header.")
         }

@@ -28,8 +28,8 @@ const KEY: &str = "a key that only these tests and the service know";
 const TOKEN: &str = "t0k3n-of-the-tenant";
 
 /// A Python process of the locked environment; dies with its handle.
-struct Python {
-    url: Url,
+pub(super) struct Python {
+    pub(super) url: Url,
     _child: Child,
 }
 
@@ -62,7 +62,13 @@ impl Python {
     }
 
     async fn service() -> Self {
-        let variables = [("FASTMCP_LISTEN", "127.0.0.1:0"), ("FASTMCP_KEY", KEY), ("FASTMCP_REQUIRE_PROXY", "1")];
+        Self::service_in(&[("FASTMCP_REQUIRE_PROXY", "1")]).await
+    }
+
+    /// The service in a mode of its own.
+    pub(super) async fn service_in(mode: &[(&str, &str)]) -> Self {
+        let own: &[_] = &[("FASTMCP_LISTEN", "127.0.0.1:0"), ("FASTMCP_KEY", KEY)];
+        let variables = [own, mode].concat();
         Self::start(&["-m", "switchboard_fastmcp"], &variables, |line| {
             let line: Value = serde_json::from_str(line).ok()?;
             (line["message"] == "listening").then(|| format!("http://127.0.0.1:{}", line["port"]))
@@ -83,7 +89,7 @@ impl Python {
     }
 }
 
-fn config(url: &Url, force: bool) -> FastMcpConfig {
+pub(super) fn config(url: &Url, force: bool) -> FastMcpConfig {
     FastMcpConfig { url: url.clone(), key: Secret::new(KEY.to_owned()), force }
 }
 
