@@ -54,6 +54,7 @@ pub fn start_logs(config: &Log) -> anyhow::Result<()> {
             .try_init()?,
         LogFormat::Text => registry.with(tracing_subscriber::fmt::layer()).try_init()?,
     }
+    tracing::debug!(filter = directives, "logging");
     Ok(())
 }
 
