@@ -7,6 +7,8 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -141,8 +143,20 @@ async def test_a_program_that_burns_its_processor_time_is_ended(stdio: Stdio, bo
     assert response.json()["error"]["code"] == "protocol"
 
 
+@pytest.fixture
+def passable(stdio: Stdio) -> Iterator[None]:
+    """Workspaces that others can walk to, as an operator's are; pytest closes its own folders."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o711)  # noqa: S103
+        stdio.root = Path(folder) / "workspaces"
+        stdio.settings["FASTMCP_STDIO_WORKSPACES"] = str(stdio.root)
+        yield
+
+
 @pytest.mark.skipif(not IS_ROOT or not shutil.which("setpriv"), reason="takes root's rights away by setpriv")
-async def test_without_namespaces_it_starts_only_if_the_operator_says_so(stdio: Stdio, boxed: None) -> None:
+async def test_without_namespaces_it_starts_only_if_the_operator_says_so(
+    stdio: Stdio, boxed: None, passable: None
+) -> None:
     under = ("setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin")
     stdio.catalogue.write_text("[]")
     environment = {"PATH": os.environ["PATH"], "FASTMCP_KEY": KEY, "FASTMCP_LISTEN": "127.0.0.1:0"}
