@@ -75,7 +75,8 @@ pub(super) fn operations() -> Vec<Operation> {
                 .sends::<Remove>()
                 .at_id::<OrganizationId>()
                 .may_match()
-                .answers_nothing(),
+                .answers_nothing()
+                .or_fails([Code::Conflict]),
         ],
     )
 }
