@@ -1,4 +1,4 @@
-//! The house rules that a compiler does not check (DESIGN section 2): which crate may know which,
+//! The house rules that a compiler does not check: which crate may know which,
 //! who may import what, how long a file may be, where a context comes from.
 
 use std::path::{Path, PathBuf};

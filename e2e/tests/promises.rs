@@ -1,4 +1,4 @@
-//! The queue's promises (DESIGN section 4), each shown on a real system. They run one at a time and
+//! The queue's promises (docs/queue.md), each shown on a real system. They run one at a time and
 //! after everything else: what they measure should not be another test. Small counts unless
 //! `SWITCHBOARD_FULL` is set.
 
@@ -28,7 +28,7 @@ pub(crate) mod recorder;
 pub(crate) mod relay;
 mod scale;
 
-/// True when every count is to be as the issue states it.
+/// True when every count is to be in full.
 fn full() -> bool {
     std::env::var_os("SWITCHBOARD_FULL").is_some()
 }

@@ -89,7 +89,7 @@ impl Code {
         Self::Internal,
     ];
 
-    /// The table (DESIGN section 3, "Fault").
+    /// The table.
     #[rustfmt::skip]
     pub const fn face(self) -> Face {
         use Retry::{After, AfterReconnecting, MayRepeatTheEffect, Never, Safe};

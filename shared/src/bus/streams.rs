@@ -98,7 +98,7 @@ fn bucket_stream(bucket: Bucket, sizes: Sizes) -> Config {
         allow_direct: false,
         allow_message_ttl: true,
         max_bytes: 64 * MEBIBYTE,
-        // Watchers listen here: no consumer, so no role but the controller may create one.
+        // Watchers listen here: no consumer, so that no role needs the right to create one.
         republish: Some(Republish {
             source: format!("{}>", bucket.subject_prefix()),
             destination: format!("{}>", bucket.watch_prefix()),
