@@ -47,10 +47,10 @@ pub(crate) fn no_route_is_made_beside_the_table() {
     let mut routers = Vec::new();
     for entry in WalkDir::new(&sources) {
         let entry = entry.expect("readable sources");
-        let path = entry.path().strip_prefix(&sources).expect("below the sources").display().to_string();
-        if !path.ends_with(".rs") {
+        if entry.path().extension().is_none_or(|extension| extension != "rs") {
             continue;
         }
+        let path = entry.path().strip_prefix(&sources).expect("below the sources").display().to_string();
         let text = std::fs::read_to_string(entry.path()).expect("readable sources");
         let text = text.split("#[cfg(test)]").next().unwrap_or_default();
         if [".at(\"/", "route.at(", "Route::new()", ".nest("].iter().any(|sign| text.contains(sign)) {

@@ -134,13 +134,12 @@ impl Transaction {
 
     /// Makes it so.
     pub async fn commit(self) -> Result<(), Fault> {
-        // A lost connection here leaves the outcome open.
-        self.inner.commit().await.map_err(|cause| match &cause {
-            sqlx::Error::Io(_) => {
-                tracing::warn!(%cause, "commit");
+        self.inner.commit().await.map_err(|cause| match fault(cause) {
+            // Whoever lost the connection here, we or a pooler between: the outcome is open.
+            lost if lost.code == Code::Unavailable => {
                 Fault::new(Code::OutcomeUnknown, "The database was lost while the change was being kept.")
             }
-            _ => fault(cause),
+            other => other,
         })
     }
 

@@ -90,7 +90,7 @@ fn take<P: Dispatch>(shift: &Shift<P>, delivered: Delivered) {
 /// What became of a delivery.
 enum Left {
     /// It ran.
-    Ended(Envelope, Ended),
+    Ended(Box<(Envelope, Ended)>),
     /// It is no envelope of ours.
     Refused(Refusal),
     /// Another worker has it, and its slot.
@@ -111,7 +111,8 @@ async fn one<P: Dispatch>(shift: &Shift<P>, _place: Place, delivered: Delivered,
     match left {
         Some(Left::PassedOn) => {}
         // A frozen process wakes up with a result for a slot that was given to another: theirs counts.
-        Some(Left::Ended(envelope, ended)) if !hold.is_lost() => {
+        Some(Left::Ended(ended)) if !hold.is_lost() => {
+            let (envelope, ended) = *ended;
             answer(shift.parts.bus(), &envelope, ended).await;
             release(&delivered.slot).await;
         }
@@ -144,7 +145,7 @@ async fn run_in_turn<P: Dispatch>(shift: &Shift<P>, delivered: &Delivered, hold:
         metrics::counter!("switchboard_calls_redelivered_total").increment(1);
     }
     let ended = parts.dispatch(Job { envelope: &envelope, attempt, queued_ms }).await;
-    Left::Ended(envelope, ended)
+    Left::Ended(Box::new((envelope, ended)))
 }
 
 async fn release(slot: &Slot) {

@@ -1,4 +1,4 @@
-//! `/openapi.json`: the API's description (OpenAPI 3.1), generated from the table of operations and
+//! `/openapi.json`: the API's description (`OpenAPI` 3.1), generated from the table of operations and
 //! the types they read and answer.
 
 use std::sync::Arc;

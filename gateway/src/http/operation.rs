@@ -156,7 +156,7 @@ impl Operation {
         self.path
     }
 
-    /// The path as OpenAPI writes it: `{id}` stands for one segment.
+    /// The path as `OpenAPI` writes it: `{id}` stands for one segment.
     pub fn template(&self) -> String {
         let segment = |segment: &str| match segment.strip_prefix(':') {
             Some(name) => format!("{{{name}}}"),

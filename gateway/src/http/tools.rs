@@ -44,7 +44,7 @@ pub(super) fn operations() -> Vec<Operation> {
                 .at::<ToolName>("tool", "The tool's name.")
                 .takes::<AcceptBody>()
                 .answers::<Pin>(StatusCode::OK)
-                .or_fails([Code::Conflict]),
+                .or_fails([Code::Stale]),
         ],
     )
 }

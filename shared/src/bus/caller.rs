@@ -202,7 +202,8 @@ impl Await {
             tracing::error!(code = error.err_code, description = %error.description, "the audit stream refused an event");
             return Err(unaudited());
         }
-        if error.err_code == BOUND_REACHED {
+        // A full partition carries the same code, and is not the organization's doing.
+        if error.err_code == BOUND_REACHED && error.description.contains("per subject") {
             return Err(Fault::new(Code::Throttled, "The organization's queue is full."));
         }
         Err(Fault::unavailable("The queue", &error.description))

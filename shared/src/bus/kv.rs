@@ -93,7 +93,6 @@ impl Bus {
     {
         let mut changes = known.changes();
         for _ in 0..PUT_ATTEMPTS {
-            changes.borrow_and_update();
             let entry = known.entry(key);
             if entry
                 .as_ref()
@@ -104,11 +103,15 @@ impl Bus {
             let revision = entry.map_or(0, |(revision, _)| revision);
             let mut headers = HeaderMap::new();
             headers.insert("Nats-Expected-Last-Subject-Sequence", revision.to_string().as_str());
+            if let Some(kept_for) = value.kept_for() {
+                headers.insert("Nats-TTL", kept_for.as_secs().max(1).to_string().as_str());
+            }
             match self.write(bucket, key, value, headers).await {
                 Ok(()) => return Ok(()),
                 Err(cause) if cause.kind() == PublishErrorKind::WrongLastSequence => {
-                    // Somebody else wrote: their word is on its way here.
-                    let _ = tokio::time::timeout(COMPARE_EVERY, changes.changed()).await;
+                    // Somebody else wrote: their word is on its way here, among others' news.
+                    let is_theirs = |_: &u64| known.entry(key).map_or(0, |(seen, _)| seen) != revision;
+                    let _ = tokio::time::timeout(COMPARE_EVERY, changes.wait_for(is_theirs)).await;
                 }
                 Err(cause) => return Err(Fault::unavailable("The shared state", cause)),
             }

@@ -37,6 +37,9 @@ impl Standing {
 
     /// Waits until changes arrive (again); false if they do not within the patience.
     pub async fn is_fresh_within(&self, patience: Duration) -> bool {
+        if self.is_fresh() {
+            return true;
+        }
         let (mut members, mut organizations) = (self.members.changes(), self.organizations.changes());
         let fresh = async {
             while !self.is_fresh() {
@@ -48,7 +51,7 @@ impl Standing {
             }
             true
         };
-        self.is_fresh() || tokio::time::timeout(patience, fresh).await.unwrap_or(false)
+        tokio::time::timeout(patience, fresh).await.unwrap_or(false)
     }
 
     /// False where nothing was ever heard of the organization.

@@ -1,5 +1,7 @@
 //! What the buckets hold: keys and values, in one place for writers and watchers.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -61,6 +63,11 @@ pub struct ConfigurationState {
 pub trait Generation {
     /// The row's generation.
     fn generation(&self) -> i64;
+
+    /// How long the entry is kept; for ever unless said otherwise.
+    fn kept_for(&self) -> Option<Duration> {
+        None
+    }
 }
 
 impl Generation for Limits {
@@ -72,6 +79,12 @@ impl Generation for Limits {
 impl Generation for ConfigurationState {
     fn generation(&self) -> i64 {
         self.generation
+    }
+
+    /// An id is not used again, and what workers remember is younger: the news of a removal need not
+    /// fill the bucket for ever.
+    fn kept_for(&self) -> Option<Duration> {
+        self.removed.then_some(Duration::from_hours(1))
     }
 }
 

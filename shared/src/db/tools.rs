@@ -76,20 +76,22 @@ pub async fn pin(
 }
 
 /// Notes that the server offers another definition than the pinned one, or (`None`) the pinned one again.
+/// Nothing where another has been pinned since: what is offered was compared with the one before.
 pub async fn note_change(
     transaction: &mut Transaction,
     configuration: ConfigurationId,
-    name: &str,
+    judged: &Pinned,
     offered: Option<&[u8]>,
 ) -> Result<(), Fault> {
     sqlx::query(
         "UPDATE mcp_tools SET changed_definition = $4, state = CASE WHEN $4 IS NULL THEN 'pinned' ELSE 'changed' END \
-         WHERE organization_id = $1 AND configuration_id = $2 AND name = $3",
+         WHERE organization_id = $1 AND configuration_id = $2 AND name = $3 AND definition_hash = $5",
     )
     .bind(transaction.organization())
     .bind(configuration)
-    .bind(name)
+    .bind(&judged.name)
     .bind(offered)
+    .bind(&judged.definition_hash)
     .execute(transaction.connection())
     .await
     .map(drop)

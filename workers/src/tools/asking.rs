@@ -35,12 +35,12 @@ pub(super) async fn keep(scope: &Scope<'_, Tool>, entry: &Entry, items: Vec<Raw>
             None => db::tools::pin(&mut transaction, id, &offered, &context.actor.subject).await?,
             Some(known) if known.definition_hash == offered.definition_hash => {
                 if known.changed {
-                    db::tools::note_change(&mut transaction, id, &offered.name, None).await?;
+                    db::tools::note_change(&mut transaction, id, known, None).await?;
                 }
             }
             Some(known) => {
                 changed.push(pinning::difference(known, &offered)?);
-                db::tools::note_change(&mut transaction, id, &offered.name, Some(&offered.definition)).await?;
+                db::tools::note_change(&mut transaction, id, known, Some(&offered.definition)).await?;
             }
         }
     }
