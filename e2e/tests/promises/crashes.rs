@@ -74,16 +74,19 @@ pub(crate) async fn a_killed_workers_calls_are_repeated_or_told_as_unknown(syste
     eprintln!("crash: {cut_in_all} of {} calls cut, the last slot free {slowest:.1?} after the kill", 3 * count);
 }
 
+/// Calls of each organization when the worker is frozen: so many that one of two workers holds some.
+const HELD: u16 = 8;
+
 pub(crate) async fn a_frozen_worker_does_nothing_for_slots_given_away(system: Arc<System>) {
-    let site = Site::open(&system, 4).await;
-    let reading = Site::open(&system, 4).await;
+    let site = Site::open(&system, HELD).await;
+    let reading = Site::open(&system, HELD).await;
     for site in [&site, &reading] {
         system.recorder.forget(&site.key);
     }
-    let once = at_once(std::slice::from_ref(&site), 4, ask(Kind::Once, 3_000));
-    let read = at_once(std::slice::from_ref(&reading), 4, ask(Kind::Read, 3_000));
-    system.recorder.until_running(&site.key, 4).await;
-    system.recorder.until_running(&reading.key, 4).await;
+    let once = at_once(std::slice::from_ref(&site), HELD.into(), ask(Kind::Once, 3_000));
+    let read = at_once(std::slice::from_ref(&reading), HELD.into(), ask(Kind::Read, 3_000));
+    system.recorder.until_running(&site.key, HELD.into()).await;
+    system.recorder.until_running(&reading.key, HELD.into()).await;
     let stack = system.stack().await;
     stack.freeze("tool-1").expect("it runs");
     let frozen_at = Instant::now();
@@ -104,7 +107,7 @@ pub(crate) async fn a_frozen_worker_does_nothing_for_slots_given_away(system: Ar
     }
     for site in [&site, &reading] {
         let runs = system.recorder.runs(&site.key);
-        assert!(peak(&runs) <= 4, "{} at once, limit 4", peak(&runs));
+        assert!(peak(&runs) <= usize::from(HELD), "{} at once, limit {HELD}", peak(&runs));
     }
     for call in &read {
         let runs: Vec<_> = system.recorder.runs(&reading.key).into_iter().filter(|run| run.id == call.id).collect();

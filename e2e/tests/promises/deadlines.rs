@@ -102,7 +102,7 @@ pub(crate) async fn exactly_the_bound_is_accepted_and_the_rest_is_told_when_to_c
     site.limit(json!({ "paused": false })).await;
     lanes.until(&site, "the resume", |lane| lane["paused"] != true).await;
     tokio::time::sleep(wait).await;
-    let again = at_once(only, BOUND / 4, Ask::of_ms(0)).join_all().await;
+    let again = at_once(only, BOUND / 8, Ask::of_ms(0)).join_all().await;
     all_done(&again);
     let accepted = calls.join_all().await;
     assert_eq!(accepted.len(), BOUND, "{:?}", by_code(&accepted));

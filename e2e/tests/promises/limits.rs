@@ -18,7 +18,7 @@ use crate::world::{PATIENCE, System};
 const SOON: Duration = Duration::from_secs(3);
 /// Deliveries on their way when a limit was lowered have arrived after this.
 fn in_flight() -> Duration {
-    Duration::from_millis(if full() { 50 } else { 500 })
+    Duration::from_millis(if full() { 50 } else { 1_500 })
 }
 
 /// Calls of 1 to 50 ms, as different as they can be without chance.
@@ -135,8 +135,8 @@ pub(crate) async fn a_changed_limit_is_obeyed_within_moments_and_cuts_nobody(sys
         median(reached.clone()),
     );
     reached.sort_unstable();
-    // On a starved machine one in a hundred may be late.
-    let late = reached[(reached.len() * 99 / 100).min(reached.len() - 1)];
+    // On a starved machine a few may be late.
+    let late = reached[(reached.len() - 1) * if full() { 99 } else { 95 } / 100];
     assert!(late < SOON, "a change took {late:?}");
     assert_eq!(above[2].1, 0, "starts above a limit {:?} after it was in force", in_flight());
 }

@@ -153,7 +153,8 @@ impl Inflow {
     /// Takes what the client library holds: it counts those as received, and so must we.
     fn gather(&mut self) {
         let Some(subscriber) = &mut self.subscriber else { return };
-        while let Some(Some(message)) = subscriber.next().now_or_never() {
+        // Unconstrained: a task's budget that is spent would look like an empty channel.
+        while let Some(Some(message)) = tokio::task::unconstrained(subscriber.next()).now_or_never() {
             self.received += 1;
             self.at_hand.push_back(message);
         }

@@ -108,11 +108,16 @@ impl Default for Definitions {
 
 impl Definitions {
     /// The tool as read from the database; nothing is compiled yet. Where changed definitions are
-    /// called all the same, it is by what the server offers: the pinned schema says nothing of it.
+    /// called all the same, it is by what the server offers: the pinned schema says nothing of it, and
+    /// it is repeated only if both allow that, or an admin does.
     pub(super) fn tool(&self, organization: OrganizationId, pinned: Pinned, policy: ToolPolicy) -> PinnedTool {
-        let (changed, repeatable) = (pinned.changed, pinned.is_repeatable());
+        let (changed, mut repeatable) = (pinned.changed, pinned.is_repeatable());
         let offered = pinned.changed_definition.as_ref().filter(|_| policy == ToolPolicy::Warn);
-        let pinned = offered.and_then(|text| pinning::read(&Raw::parse(text.clone().into()).ok()?)).unwrap_or(pinned);
+        let offered = offered.and_then(|text| pinning::read(&Raw::parse(text.clone().into()).ok()?));
+        if let Some(offered) = &offered {
+            repeatable = pinned.override_repeatable.unwrap_or(repeatable && offered.is_repeatable());
+        }
+        let pinned = offered.unwrap_or(pinned);
         let key = (organization, pinned.definition_hash);
         let definition = self.0.get_with(key, || Arc::new(Definition::new(pinned.definition)));
         PinnedTool { changed, repeatable, definition }
@@ -166,7 +171,8 @@ mod tests {
         let (definitions, organization) = (Definitions::default(), OrganizationId::new());
         for (policy, argument) in [(ToolPolicy::Block, "old"), (ToolPolicy::Warn, "new")] {
             let tool = definitions.tool(organization, changed(), policy);
-            assert!(tool.changed && tool.repeatable, "what is pinned says whether it may be repeated");
+            assert!(tool.changed);
+            assert_eq!(tool.repeatable, policy == ToolPolicy::Block, "what is offered takes the promise back");
             let arguments = Raw::parse(format!(r#"{{"{argument}":1}}"#).into()).unwrap();
             assert!(tool.definition.compiled().await.unwrap().check(&arguments).await.is_ok(), "{policy:?}");
         }
