@@ -135,6 +135,7 @@ fn main() -> ExitCode {
             what_the_server_said_to_a_secret_is_shown_and_is_no_change,
             a_denied_tool_is_neither_listed_nor_pinned_nor_called,
             a_disabled_server_is_not_asked_until_it_is_enabled,
+            a_member_has_room_for_so_many_servers_and_no_more,
             lists_are_filtered_by_scope_transport_and_state,
             only_a_call_that_may_be_repeated_is_sent_again,
             a_trial_of_a_good_server_passes_every_stage_and_lists_its_tools,
@@ -208,6 +209,7 @@ fn main() -> ExitCode {
             no_admin_can_become_an_operator,
             bad_bodies_of_a_member_are_refused_by_field_and_keep_nothing,
             pages_of_members_show_everybody_once_and_in_order,
+            an_organization_has_room_for_so_many_members_and_no_more,
         }
         roles {
             every_command_is_for_the_roles_that_are_meant,

@@ -9,6 +9,7 @@ use std::{
 use futures::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
+use shared::command::users::MAX_MEMBERS;
 use stack::issuer::{Role, TokenRequest};
 use uuid::Uuid;
 
@@ -320,4 +321,39 @@ pub(crate) async fn pages_of_members_show_everybody_once_and_in_order(system: Ar
 /// The query of the page after this cursor.
 fn page_after(cursor: &str) -> String {
     url::form_urlencoded::Serializer::new("limit=1".to_owned()).append_pair("cursor", cursor).finish()
+}
+
+/// What every gateway and worker holds in memory of members has room for all organizations: one cannot take it
+/// from the others. Rows are made by the database, since 10,000 requests would show nothing more.
+pub(crate) async fn an_organization_has_room_for_so_many_members_and_no_more(system: Arc<System>) {
+    let tenant = system.organization().await;
+    assert_eq!(tenant.admin.get("/api/v1/me").await.status, 200);
+    let superuser = system.database("superuser").await;
+    sqlx::query(
+        "INSERT INTO users (organization_id, id, subject, role) \
+         SELECT $1, gen_random_uuid(), 'crowd-' || n, 'user' \
+         FROM generate_series(1, $2 - (SELECT count(*) FROM users WHERE organization_id = $1)) AS n",
+    )
+    .bind(tenant.id)
+    .bind(MAX_MEMBERS)
+    .execute(&superuser)
+    .await
+    .expect("a crowd");
+    tenant.admin.post(USERS, &json!({ "subject": "one-too-many" })).await.problem(429, "throttled");
+    let stranger = system.client(&system.token(tenant.id, "another-too-many", Role::User));
+    stranger.get("/api/v1/me").await.problem(429, "throttled");
+    assert_eq!(tenant.admin.get("/api/v1/me").await.status, 200, "members go on");
+    let members: i64 = sqlx::query_scalar("SELECT count(*) FROM users WHERE organization_id = $1")
+        .bind(tenant.id)
+        .fetch_one(&superuser)
+        .await
+        .expect("a count");
+    assert_eq!(members, MAX_MEMBERS, "nothing was kept of those refused");
+    // Or every other test's gateways would be told of them.
+    sqlx::query("DELETE FROM users WHERE organization_id = $1 AND subject LIKE 'crowd-%'")
+        .bind(tenant.id)
+        .execute(&superuser)
+        .await
+        .expect("the crowd leaves");
+    superuser.close().await;
 }

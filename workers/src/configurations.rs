@@ -52,6 +52,7 @@ impl Run for Register {
         let secured = seal(transaction, &parts.vault, id, &self.credential, FIRST).await?;
         let configuration =
             db::configurations::insert(transaction, id, self.scope, subject, &self.settings, &secured).await?;
+        db::configurations::fits(transaction, self.scope).await?;
         announce(scope, configuration.id, configuration.generation);
         Ok(configuration)
     }

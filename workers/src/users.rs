@@ -21,6 +21,7 @@ impl Run for Admit {
         // A tenant claim for an organization that does not exist admits nobody.
         let organization = db::organizations::own(scope.read().await?).await?;
         let admitted = db::users::admit(scope.write().await?, context, self.email.as_deref()).await?;
+        db::users::fits(scope.write().await?).await?;
         // A gateway asks also where it has heard nothing of the organization.
         scope.announce(Announcement::Limits(context.organization, limits(&organization)));
         scope.announce(Announcement::Access(context.organization, context.actor.subject.clone(), admitted.clone()));
@@ -60,6 +61,7 @@ impl Run for Add {
         check_email(self.email.as_deref())?;
         scope.notes.resource("user", &self.subject);
         let member = db::users::add(scope.write().await?, &self).await?;
+        db::users::fits(scope.write().await?).await?;
         told(scope, &member);
         Ok(member)
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
+use shared::command::configurations::MAX_OWN_CONFIGURATIONS;
 
 use super::{CONFIGURATIONS, replace, server, with};
 use crate::{
@@ -146,4 +147,22 @@ pub(crate) async fn only_a_call_that_may_be_repeated_is_sent_again(system: Arc<S
     let started = std::time::Instant::now();
     tenant.user.post("/api/v1/tool-calls", &body).await.problem(502, "upstream_failed");
     assert!(started.elapsed() < crate::world::PATIENCE);
+}
+
+pub(crate) async fn a_member_has_room_for_so_many_servers_and_no_more(system: Arc<System>) {
+    let tenant = system.organization().await;
+    let body = |name: String, scope: &str| json!({ "name": name, "scope": scope, "endpoint": system.demo_url });
+    for number in 0..MAX_OWN_CONFIGURATIONS {
+        let answer = tenant.user.post(CONFIGURATIONS, &body(format!("own-{number}"), "user")).await;
+        assert_eq!(answer.status, 201, "{}", answer.text);
+    }
+    tenant.user.post(CONFIGURATIONS, &body("one-too-many".to_owned(), "user")).await.problem(429, "throttled");
+    // Neither another member nor the organization is concerned.
+    for scope in ["user", "organization"] {
+        let answer = tenant.admin.post(CONFIGURATIONS, &body(format!("of-the-{scope}"), scope)).await;
+        assert_eq!(answer.status, 201, "{}", answer.text);
+    }
+    let list = tenant.user.get(&format!("{CONFIGURATIONS}?scope=user&limit=200")).await.json();
+    let kept = list["items"].as_array().map(Vec::len);
+    assert_eq!(kept, usize::try_from(MAX_OWN_CONFIGURATIONS).ok(), "nothing was kept of the one refused");
 }

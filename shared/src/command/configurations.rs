@@ -15,6 +15,10 @@ pub use testing::{Report, Stage, StageReport, Test, TestedServer, ToolProblem, T
 
 /// The longest name, in bytes.
 pub const MAX_NAME_BYTES: usize = 64;
+/// The most configurations that belong to an organization.
+pub const MAX_CONFIGURATIONS: i64 = 500;
+/// The most configurations of one member.
+pub const MAX_OWN_CONFIGURATIONS: i64 = 100;
 /// The longest description, in characters.
 pub const MAX_DESCRIPTION_CHARS: usize = 1_000;
 /// The longest endpoint, in bytes.

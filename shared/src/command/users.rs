@@ -117,6 +117,9 @@ impl Member {
 
 /// The longest e-mail address, in characters.
 pub const MAX_EMAIL_CHARS: usize = 320;
+/// The most members an organization has, removed ones included: what everybody watches has room for all
+/// organizations'.
+pub const MAX_MEMBERS: i64 = 10_000;
 
 /// Adds a member before their first use, or puts a removed one back.
 #[derive(Clone, Debug, Serialize, Deserialize)]

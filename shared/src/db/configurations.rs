@@ -8,7 +8,8 @@ use crate::{
     command::{
         MAX_PAGE, Page,
         configurations::{
-            Authentication, Configuration, List, Scope, SecretState, Settings, ToolFilter, Transport, Via,
+            Authentication, Configuration, List, MAX_CONFIGURATIONS, MAX_OWN_CONFIGURATIONS, Scope, SecretState,
+            Settings, ToolFilter, Transport, Via,
         },
     },
     fault::{Code, Fault},
@@ -154,6 +155,23 @@ macro_rules! select {
             $rest
         )
     };
+}
+
+/// Refuses a transaction that made one configuration too many in its scope.
+pub async fn fits(transaction: &mut Transaction, scope: Scope) -> Result<(), Fault> {
+    // Row-level security shows of members' own only the actor's.
+    let count: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM mcp_configurations WHERE organization_id = $1 AND scope = $2")
+            .bind(transaction.organization())
+            .bind(scope.name())
+            .fetch_one(transaction.connection())
+            .await
+            .map_err(fault)?;
+    let (most, whose) = match scope {
+        Scope::Organization => (MAX_CONFIGURATIONS, "An organization"),
+        Scope::User => (MAX_OWN_CONFIGURATIONS, "A member"),
+    };
+    if count <= most { Ok(()) } else { Err(Fault::new(Code::Throttled, format!("{whose} has at most {most}."))) }
 }
 
 /// Keeps a new one.

@@ -7,7 +7,7 @@ use super::{Transaction, broken_constraint, fault, page};
 use crate::{
     command::{
         Expected, MAX_PAGE, Page,
-        users::{Add, Admitted, Change, List, Member, Membership, Remove, State},
+        users::{Add, Admitted, Change, List, MAX_MEMBERS, Member, Membership, Remove, State},
     },
     context::{Context, Role},
     fault::{Code, Fault},
@@ -68,6 +68,22 @@ pub async fn admit(transaction: &mut Transaction, context: &Context, email: Opti
     .await
     .map_err(fault)?;
     Ok(by_subject(transaction, &context.actor.subject).await?.standing())
+}
+
+/// Refuses a transaction that made one member too many.
+pub async fn fits(transaction: &mut Transaction) -> Result<(), Fault> {
+    let members: i64 = sqlx::query_scalar("SELECT count(*) FROM users WHERE organization_id = $1")
+        .bind(transaction.organization())
+        .fetch_one(transaction.connection())
+        .await
+        .map_err(fault)?;
+    if members <= MAX_MEMBERS {
+        return Ok(());
+    }
+    Err(Fault::new(
+        Code::Throttled,
+        format!("An organization has at most {MAX_MEMBERS} members, removed ones included."),
+    ))
 }
 
 /// The member with a subject, in whatever state.
