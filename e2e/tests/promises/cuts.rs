@@ -103,11 +103,10 @@ pub(crate) async fn a_cut_between_nats_and_a_pool_that_runs_no_calls_stops_none(
     for pool in [Pool::Session, Pool::Token, Pool::Audit, Pool::Controller] {
         let relay = Relay::to(&system.nats_url).await;
         let relayed = only_behind(&relay, &system, pool).await;
-        let asked = Site::open(&system, 8).await;
+        let (asked, stranger) = (Site::open(&system, 8).await, system.organization().await);
         let load = Callers::start(&sites, 4, short);
         let back_at = cut_and_heal(&relay).await;
         // The controller opens the lane of whoever calls first.
-        let stranger = system.organization().await;
         let echoes = async || stranger.call("demo", "echo", json!({ "text": "x" })).await.status == 200;
         let served = async || match pool {
             Pool::Controller => echoes().await,
