@@ -319,7 +319,11 @@ class Stdio:
         return found
 
     def workspaces(self) -> list[str]:
-        return [str(path.relative_to(self.root)) for path in self.root.glob("*/*/*")]
+        try:
+            return [str(path.relative_to(self.root)) for path in self.root.glob("*/*/*")]
+        except FileNotFoundError:
+            # One went while it was looked at.
+            return self.workspaces()
 
 
 @pytest.fixture
