@@ -114,7 +114,8 @@ pub(crate) async fn keys_rotate_under_load_and_nothing_fails_or_stays_behind(sys
     replace(&system, [&token, &other], new).await;
     let (calls, registrations, failed) = load.end().await;
     assert!(failed.is_empty(), "{failed:#?}");
-    assert!(calls > organizations && registrations > 0, "{calls} {registrations}");
+    // Enough that some of them met every step.
+    assert!(calls > 8 && registrations > 0, "{calls} {registrations}");
     eprintln!("rotation: {sealed} secrets, {calls} calls and {registrations} registrations went on");
     let calls = sites.iter().flat_map(|site| site.names.iter().map(move |name| (site, name)));
     let ended: Vec<String> = stream::iter(calls)
