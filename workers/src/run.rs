@@ -127,8 +127,8 @@ async fn attempt<C: Run>(parts: &C::Parts, job: Job<'_>) -> (Result<C::Reply, Fa
         Err(fault) => return refused(fault),
     };
     let mut scope = Scope::new(parts, job, context);
-    // Boxed: the largest future of all would be copied at each layer around it (a tenth of a worker's
-    // processor time in a profile).
+    // Boxed: the largest future of all would be copied at each layer around it, and copying memory was a
+    // tenth of a worker's processor time (docs/performance.md).
     let running = AssertUnwindSafe(Box::pin(command.run(&mut scope))).catch_unwind();
     let outcome = match tokio::time::timeout(patience, running).await {
         Ok(Ok(outcome)) => outcome,
