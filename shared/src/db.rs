@@ -23,6 +23,7 @@ mod connection;
 pub mod migrate;
 pub mod organizations;
 pub mod sealed;
+pub mod sessions;
 pub mod tenant_keys;
 pub mod tools;
 pub mod users;

@@ -15,6 +15,10 @@ identifier!(
     ConfigurationId
 );
 identifier!(
+    /// A session: one agent's run on behalf of one member.
+    SessionId
+);
+identifier!(
     /// One command on its way: a direct command or a queued call.
     CallId
 );
