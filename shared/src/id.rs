@@ -15,6 +15,10 @@ identifier!(
     ConfigurationId
 );
 identifier!(
+    /// A system prompt of an organization, of a member or of the platform.
+    PromptId
+);
+identifier!(
     /// One command on its way: a direct command or a queued call.
     CallId
 );
