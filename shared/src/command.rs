@@ -15,6 +15,7 @@ pub mod catalogue;
 pub mod configurations;
 pub mod lanes;
 pub mod organizations;
+pub mod prompts;
 pub mod sessions;
 pub mod tools;
 pub mod users;

@@ -19,6 +19,10 @@ identifier!(
     SessionId
 );
 identifier!(
+    /// A system prompt of an organization, of a member or of the platform.
+    PromptId
+);
+identifier!(
     /// One command on its way: a direct command or a queued call.
     CallId
 );
