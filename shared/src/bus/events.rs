@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Something that happened, as members read it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TenantEvent {
     /// The same however often it is told.
     pub id: Uuid,
@@ -39,6 +39,20 @@ pub struct TenantEvent {
     /// Why, where there is a reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+}
+
+impl TenantEvent {
+    /// Told to a member in place of what the stream has forgotten.
+    pub fn missed(subject: &str) -> Self {
+        Self {
+            id: Uuid::now_v7(),
+            event: "events.missed".to_owned(),
+            at: Utc::now(),
+            subject: subject.to_owned(),
+            session: None,
+            reason: None,
+        }
+    }
 }
 
 /// The most events that are read from the stream before one is taken.
