@@ -8,10 +8,13 @@ use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgPool};
 use uuid::Uuid;
 
-use crate::world::{System, Tenant};
+use crate::{
+    sessions,
+    world::{System, Tenant},
+};
 
 /// Table, pool, and what it is granted: `s`elect, `i`nsert, `u`pdate, `d`elete. Nothing else is.
-const GRANTED: [(&str, &str, &str); 13] = [
+const GRANTED: [(&str, &str, &str); 17] = [
     ("organizations", "session", "su"),
     ("organizations", "tool", "s"),
     ("users", "session", "siu"),
@@ -21,6 +24,10 @@ const GRANTED: [(&str, &str, &str); 13] = [
     ("mcp_configurations", "tool", "su"),
     ("mcp_tools", "token", "su"),
     ("mcp_tools", "tool", "siu"),
+    ("sessions", "session", "siud"),
+    ("sessions", "tool", "su"),
+    ("sessions", "controller", "su"),
+    ("audit_outbox", "controller", "i"),
     ("audit_outbox", "session", "i"),
     ("audit_outbox", "token", "i"),
     ("audit_outbox", "tool", "i"),
@@ -85,6 +92,7 @@ async fn filled(system: &System, superuser: &PgPool) -> Tenant {
     tenant.register("sealed", &system.demo_url, secret).await;
     let answer = tenant.call("demo", "echo", json!({ "text": "x" })).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
+    sessions::open(&tenant.user, json!({})).await;
     let id = tenant.id.to_string();
     system
         .eventually("an audit row", "SELECT to_jsonb(l) FROM audit_logs l WHERE organization_id::text = $1", &id)

@@ -126,8 +126,9 @@ struct Imports {
 impl Imports {
     /// Exactly what some role may publish to JetStream, or hear from it.
     fn new() -> Self {
-        let from_jetstream =
-            |subject: &String| ["$", "calls.", "audit.", "events.", "js."].iter().any(|prefix| subject.starts_with(prefix));
+        let from_jetstream = |subject: &String| {
+            ["$", "calls.", "audit.", "events.", "js."].iter().any(|prefix| subject.starts_with(prefix))
+        };
         let delivered = |subject: &String| ["kv.", "told."].iter().any(|prefix| subject.starts_with(prefix));
         let all = || Role::ALL.into_iter().map(permissions);
         Self {
