@@ -30,6 +30,7 @@ pub mod operation;
 pub mod organizations;
 pub mod paging;
 pub mod problem;
+pub mod prompts;
 pub mod tool_calls;
 pub mod tools;
 pub mod users;
@@ -75,6 +76,7 @@ pub fn operations() -> Vec<Operation> {
         me::operations(),
         users::operations(),
         organizations::operations(),
+        prompts::operations(),
         health::operations(),
         faults::operations(),
         openapi::operations(),

@@ -7,7 +7,7 @@ use shared::{
     bus::{
         Bus,
         kv::{Bucket, Watch},
-        state::{ConfigurationState, Limits, access_key, configuration_key, limits_key},
+        state::{ConfigurationState, Limits, PromptsState, access_key, configuration_key, limits_key, prompts_key},
     },
     command::users::Admitted,
     id::{ConfigurationId, OrganizationId},
@@ -23,6 +23,8 @@ pub enum Announcement {
     Access(OrganizationId, String, Admitted),
     /// A configuration.
     Configuration(OrganizationId, ConfigurationId, ConfigurationState),
+    /// An organization's prompts.
+    Prompts(OrganizationId, PromptsState),
 }
 
 /// Spreads news without putting older ones last.
@@ -37,6 +39,8 @@ pub struct Announcer {
     pub access: Watch<Admitted>,
     /// What everybody believes about configurations.
     pub configurations: Watch<ConfigurationState>,
+    /// What everybody believes about prompts.
+    pub prompts: Watch<PromptsState>,
 }
 
 impl Announcer {
@@ -54,6 +58,7 @@ impl Announcer {
             limits: watch(bus, Bucket::Limits, writes),
             access: watch(bus, Bucket::Access, writes),
             configurations: watch(bus, Bucket::Configs, writes),
+            prompts: watch(bus, Bucket::Prompts, writes),
         }
     }
 
@@ -70,6 +75,9 @@ impl Announcer {
             Announcement::Configuration(organization, id, state) => {
                 let key = configuration_key(*organization, *id);
                 self.bus.put_newer(&self.configurations, Bucket::Configs, &key, state).await
+            }
+            Announcement::Prompts(organization, state) => {
+                self.bus.put_newer(&self.prompts, Bucket::Prompts, &prompts_key(*organization), state).await
             }
         };
         if let Err(fault) = written {

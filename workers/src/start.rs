@@ -21,6 +21,7 @@ use crate::{
     ops::{self, Window},
     outbox,
     pools::{Audit, Controller, Dispatch, Session, Token, Tool},
+    prompts::Composer,
     queued::{self, Load},
     reconcile, rotation,
     tools::{self, Catalogue},
@@ -230,9 +231,10 @@ impl Shift {
 }
 
 async fn session(bus: Bus, database: Database, shift: Shift) -> anyhow::Result<()> {
-    let announcer = Announcer::new(&bus, &[Bucket::Limits, Bucket::Access]);
+    let announcer = Announcer::new(&bus, &[Bucket::Limits, Bucket::Access, Bucket::Prompts]);
     let standing = Standing::new(announcer.access.clone(), announcer.limits.clone());
-    let parts = Arc::new(Session { bus, database, announcer, standing });
+    let prompts = Composer::new(&announcer);
+    let parts = Arc::new(Session { bus, database, announcer, standing, prompts });
     tokio::spawn(reconcile::serve(Arc::clone(&parts), shift.stop.clone()));
     shift.answer(parts).await
 }

@@ -179,6 +179,7 @@ fn state() -> Vec<Act> {
             Bucket::Access => (&["session"], &["gateway", "session", "token", "tool"]),
             Bucket::Limits => (&["session"], &["gateway", "session", "token", "tool", "controller"]),
             Bucket::Configs => (&["token"], &["token", "tool"]),
+            Bucket::Prompts => (&["session"], &["session"]),
             Bucket::Instances => (&[], &["gateway"]),
         };
         acts.push(Act::publish(format!("{}permissions", bucket.subject_prefix()), writers));

@@ -30,13 +30,15 @@ pub enum Bucket {
     Access,
     /// Organization and configuration -> generation.
     Configs,
+    /// Organization -> generation of its prompts.
+    Prompts,
     /// Role and process -> heartbeat.
     Instances,
 }
 
 impl Bucket {
     /// Every bucket.
-    pub const ALL: [Self; 4] = [Self::Limits, Self::Access, Self::Configs, Self::Instances];
+    pub const ALL: [Self; 5] = [Self::Limits, Self::Access, Self::Configs, Self::Prompts, Self::Instances];
 
     /// The bucket's name.
     pub const fn name(self) -> &'static str {
@@ -44,6 +46,7 @@ impl Bucket {
             Self::Limits => "LIMITS",
             Self::Access => "ACCESS",
             Self::Configs => "CONFIGS",
+            Self::Prompts => "PROMPTS",
             Self::Instances => "INSTANCES",
         }
     }

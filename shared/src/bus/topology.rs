@@ -56,7 +56,8 @@ fn pool_permissions(pool: Pool, publish: &mut Vec<String>, subscribe: &mut Vec<S
         Pool::Session => {
             publish.push(format!("{}>", Bucket::Access.subject_prefix()));
             publish.push(format!("{}>", Bucket::Limits.subject_prefix()));
-            watches(&[Bucket::Access, Bucket::Limits], publish, subscribe);
+            publish.push(format!("{}>", Bucket::Prompts.subject_prefix()));
+            watches(&[Bucket::Access, Bucket::Limits, Bucket::Prompts], publish, subscribe);
         }
         Pool::Token => {
             publish.push(format!("{}>", Bucket::Configs.subject_prefix()));
