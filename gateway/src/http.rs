@@ -31,6 +31,7 @@ pub mod operation;
 pub mod organizations;
 pub mod paging;
 pub mod problem;
+pub mod prompts;
 pub mod sessions;
 pub mod tool_calls;
 pub mod tools;
@@ -81,6 +82,7 @@ pub fn operations() -> Vec<Operation> {
         me::operations(),
         users::operations(),
         organizations::operations(),
+        prompts::operations(),
         health::operations(),
         faults::operations(),
         openapi::operations(),

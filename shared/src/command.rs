@@ -157,6 +157,13 @@ macro_rules! commands {
                 "users.get": users::Get -> users::Member { Direct, Admin, 15 },
                 "users.change": users::Change -> users::Member { Direct, Admin, 15 },
                 "users.remove": users::Remove -> () { Direct, Admin, 15 },
+                "prompts.create": prompts::Create -> prompts::Prompt { Direct, User, 15 },
+                "prompts.list": prompts::List -> Page<prompts::Prompt> { Direct, User, 15 },
+                "prompts.get": prompts::Get -> prompts::Prompt { Direct, User, 15 },
+                "prompts.replace": prompts::Replace -> prompts::Prompt { Direct, User, 15 },
+                "prompts.remove": prompts::Remove -> () { Direct, User, 15 },
+                "prompts.versions": prompts::Versions -> Page<prompts::Version> { Direct, User, 15 },
+                "prompts.preview": prompts::Preview -> prompts::Composed { Direct, User, 15 },
             }
             token {
                 "catalogue.list": catalogue::List -> Page<catalogue::Entry> { Direct, User, 15 },

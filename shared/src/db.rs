@@ -22,6 +22,7 @@ pub mod configurations;
 mod connection;
 pub mod migrate;
 pub mod organizations;
+pub mod prompts;
 pub mod sealed;
 pub mod sessions;
 pub mod tenant_keys;

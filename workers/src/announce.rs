@@ -7,7 +7,10 @@ use shared::{
     bus::{
         Bus,
         kv::{Bucket, Watch},
-        state::{ConfigurationState, Limits, SessionState, access_key, configuration_key, limits_key},
+        state::{
+            ConfigurationState, Limits, PromptsState, SessionState, access_key, configuration_key, limits_key,
+            prompts_key,
+        },
     },
     command::users::Admitted,
     id::{ConfigurationId, OrganizationId},
@@ -25,6 +28,8 @@ pub enum Announcement {
     Sessions,
     /// A configuration.
     Configuration(OrganizationId, ConfigurationId, ConfigurationState),
+    /// An organization's prompts.
+    Prompts(OrganizationId, PromptsState),
 }
 
 /// Spreads news without putting older ones last.
@@ -43,6 +48,8 @@ pub struct Announcer {
     pub configurations: Watch<ConfigurationState>,
     /// Which sessions everybody believes to be over.
     pub sessions: Watch<SessionState>,
+    /// What everybody believes about prompts.
+    pub prompts: Watch<PromptsState>,
 }
 
 impl Announcer {
@@ -62,6 +69,7 @@ impl Announcer {
             access: watch(bus, Bucket::Access, writes),
             configurations: watch(bus, Bucket::Configs, writes),
             sessions: watch(bus, Bucket::Sessions, writes),
+            prompts: watch(bus, Bucket::Prompts, writes),
         }
     }
 
@@ -82,6 +90,9 @@ impl Announcer {
             Announcement::Configuration(organization, id, state) => {
                 let key = configuration_key(*organization, *id);
                 self.bus.put_newer(&self.configurations, Bucket::Configs, &key, state).await
+            }
+            Announcement::Prompts(organization, state) => {
+                self.bus.put_newer(&self.prompts, Bucket::Prompts, &prompts_key(*organization), state).await
             }
         };
         if let Err(fault) = written {

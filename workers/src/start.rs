@@ -21,6 +21,7 @@ use crate::{
     ops::{self, Window},
     outbox,
     pools::{Audit, Controller, Dispatch, Session, Token, Tool},
+    prompts::Composer,
     queued::{self, Load},
     reconcile, rotation,
     sessions::{self, SessionsConfig},
@@ -234,9 +235,10 @@ impl Shift {
 }
 
 async fn session(sessions: SessionsConfig, bus: Bus, database: Database, shift: Shift) -> anyhow::Result<()> {
-    let announcer = Announcer::new(&bus, &[Bucket::Limits, Bucket::Access, Bucket::Sessions]);
+    let announcer = Announcer::new(&bus, &[Bucket::Limits, Bucket::Access, Bucket::Sessions, Bucket::Prompts]);
     let standing = Standing::new(announcer.access.clone(), announcer.limits.clone());
-    let parts = Arc::new(Session { bus, database, announcer, standing, sessions });
+    let prompts = Composer::new(&announcer);
+    let parts = Arc::new(Session { bus, database, announcer, standing, sessions, prompts });
     tokio::spawn(sessions::upkeep::serve(Arc::clone(&parts), shift.stop.clone()));
     tokio::spawn(reconcile::serve(Arc::clone(&parts), shift.stop.clone()));
     shift.answer(parts).await
