@@ -150,7 +150,15 @@ pub(crate) async fn a_pool_cannot_reach_another_pools_tables(system: Arc<System>
         ("session", &["tenant_keys", "audit_logs"]),
         (
             "token",
-            &["organizations", "users", "sessions", "audit_logs", "system_prompts", "prompt_versions", "prompt_generations"],
+            &[
+                "organizations",
+                "users",
+                "sessions",
+                "audit_logs",
+                "system_prompts",
+                "prompt_versions",
+                "prompt_generations",
+            ],
         ),
         ("tool", &["users", "audit_logs", "system_prompts", "prompt_versions", "prompt_generations"]),
         (
