@@ -104,7 +104,6 @@ fn listening() -> Vec<Act> {
         "audit.>",
         "events.>",
         "events.*",
-        "told.>",
         "kv.>",
         "$KV.>",
         "$JS.>",
@@ -119,7 +118,10 @@ fn listening() -> Vec<Act> {
         acts.push(Act::subscribe(everything, None, &[]));
         acts.push(Act::subscribe(everything, Some("w"), &[]));
     }
-    acts.push(Act::subscribe("told.*", None, &["gateway"]).harmless());
+    // To the server the whole is a token like any other: no subject there is longer.
+    for everything in ["told.*", "told.>"] {
+        acts.push(Act::subscribe(everything, None, &["gateway"]).harmless());
+    }
     for role in ROLES {
         acts.push(Act::subscribe(format!("_INBOX_{role}.>"), None, &[role]).harmless());
         acts.push(Act::subscribe(format!("_INBOX_{role}.*.*"), Some("spies"), &[role]).harmless());

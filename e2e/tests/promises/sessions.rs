@@ -204,6 +204,8 @@ pub(crate) async fn a_session_worker_killed_at_any_step_leaves_nothing_half_done
     for step in [Step::Turn, Step::BeforeCommit, Step::BeforeHooks, Step::BeforeNoting] {
         for is_ending in [false, true] {
             let tenant = system.organization().await;
+            // Their first use is another command, and not the one to be killed.
+            assert_eq!(tenant.user.get("/api/v1/me").await.status, 200);
             let act = if is_ending {
                 let session = open(&tenant.user, json!({})).await;
                 settled_hooks(&system, &session).await;
