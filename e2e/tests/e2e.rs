@@ -30,11 +30,13 @@ mod permissions;
 mod pooler;
 mod programs;
 mod promises;
+mod prompts;
 mod roles;
 mod rotation;
 mod schemas;
 mod secrecy;
 mod servers;
+mod sessions;
 mod supabase;
 mod trail;
 mod upstreams;
@@ -211,6 +213,51 @@ fn main() -> ExitCode {
             pages_of_members_show_everybody_once_and_in_order,
             an_organization_has_room_for_so_many_members_and_no_more,
         }
+        sessions {
+            a_session_is_opened_read_listed_and_ended,
+            a_sessions_prompt_does_not_change_any_more,
+            bad_bodies_of_a_session_are_refused_by_field_and_keep_nothing,
+            members_see_their_own_sessions_and_admins_everybodys,
+            pages_of_sessions_show_every_one_once_and_by_state,
+            a_session_is_used_by_its_member_alone_and_while_it_lasts,
+            of_two_hundred_openings_at_once_exactly_the_limit_succeeds,
+            an_organizations_limit_holds_for_its_members_together,
+            an_ended_session_is_told_to_everybody_who_keeps_something_of_it,
+            a_session_expires_when_it_is_idle_or_old_and_the_trail_says_so_once,
+            short_lives_end_by_themselves,
+            a_removed_or_disabled_members_sessions_end,
+            a_deleted_organizations_sessions_end,
+            a_session_that_has_long_been_over_is_forgotten,
+            an_ended_session_cannot_be_revived,
+            a_member_hears_their_own_sessions_and_an_admin_everybodys,
+            a_touch_and_an_expiry_are_heard,
+            who_comes_back_goes_on_after_the_last_event_they_heard,
+            what_the_stream_has_forgotten_is_told_as_a_gap,
+            a_stream_ends_with_its_token,
+            a_stream_ends_with_its_membership,
+            a_member_has_so_many_streams_and_gets_one_back,
+            a_reader_that_does_not_keep_up_is_cut_and_goes_on_later,
+        }
+        prompts {
+            whose_a_prompt_is_decides_who_writes_it,
+            the_database_lets_nobody_write_what_is_not_theirs,
+            a_prompts_name_is_unique_among_its_owners,
+            what_was_written_of_a_prompt_stands_in_the_trail,
+            every_write_of_a_prompt_is_a_version_that_outlives_it,
+            of_many_who_replace_the_same_version_of_a_prompt_one_wins,
+            a_prompt_changed_by_hand_is_a_version_too,
+            a_preview_shows_all_four_layers_with_their_provenance,
+            an_admin_sees_what_a_member_gets_and_nobody_else_does,
+            what_a_user_wrote_is_cleaned_fenced_and_flagged_but_not_rewritten,
+            what_a_template_is_told_is_data,
+            a_write_is_in_what_every_worker_composes_next,
+            what_a_template_is_told_of_a_person_and_an_organization_is_the_latest,
+            a_hostile_template_is_refused_on_save_and_no_worker_minds,
+            a_hostile_template_in_the_database_is_not_rendered,
+            a_template_that_turns_into_too_much_is_refused_by_its_name,
+            bad_bodies_of_a_prompt_are_refused_by_field_and_keep_nothing,
+            there_is_room_for_so_many_prompts_and_so_much_text,
+        }
         roles {
             every_command_is_for_the_roles_that_are_meant,
         }
@@ -232,6 +279,8 @@ fn main() -> ExitCode {
             an_admin_of_one_organization_writes_nothing_into_another,
             a_removed_member_stays_in_the_trail_and_no_record_changes,
             a_limit_is_each_organizations_own,
+            a_global_prompt_comes_first_whatever_its_priority,
+            what_an_admin_wrote_is_not_rewritten,
         }
         bad_input {
             bad_bodies_of_a_tool_call_are_refused_by_field,

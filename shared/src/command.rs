@@ -15,6 +15,8 @@ pub mod catalogue;
 pub mod configurations;
 pub mod lanes;
 pub mod organizations;
+pub mod prompts;
+pub mod sessions;
 pub mod tools;
 pub mod users;
 
@@ -144,6 +146,10 @@ macro_rules! commands {
                 "organizations.list": organizations::List -> Page<organizations::Organization> { Direct, Operator, 15 },
                 "organizations.read_own": organizations::ReadOwn -> organizations::Organization { Direct, User, 15 },
                 "organizations.change_own": organizations::ChangeOwn -> organizations::Organization { Direct, Admin, 15 },
+                "sessions.open": sessions::Open -> sessions::Session { Direct, User, 15 },
+                "sessions.list": sessions::List -> Page<sessions::Session> { Direct, User, 15 },
+                "sessions.get": sessions::Get -> sessions::Session { Direct, User, 15 },
+                "sessions.end": sessions::End -> () { Direct, User, 15 },
                 "users.admit": users::Admit -> users::Admitted { Direct, User, 10 },
                 "users.me": users::Me -> users::Myself { Direct, User, 10 },
                 "users.add": users::Add -> users::Member { Direct, Admin, 15 },
@@ -151,6 +157,13 @@ macro_rules! commands {
                 "users.get": users::Get -> users::Member { Direct, Admin, 15 },
                 "users.change": users::Change -> users::Member { Direct, Admin, 15 },
                 "users.remove": users::Remove -> () { Direct, Admin, 15 },
+                "prompts.create": prompts::Create -> prompts::Prompt { Direct, User, 15 },
+                "prompts.list": prompts::List -> Page<prompts::Prompt> { Direct, User, 15 },
+                "prompts.get": prompts::Get -> prompts::Prompt { Direct, User, 15 },
+                "prompts.replace": prompts::Replace -> prompts::Prompt { Direct, User, 15 },
+                "prompts.remove": prompts::Remove -> () { Direct, User, 15 },
+                "prompts.versions": prompts::Versions -> Page<prompts::Version> { Direct, User, 15 },
+                "prompts.preview": prompts::Preview -> prompts::Composed { Direct, User, 15 },
             }
             token {
                 "catalogue.list": catalogue::List -> Page<catalogue::Entry> { Direct, User, 15 },
