@@ -20,6 +20,7 @@ pub mod docs;
 pub mod edge;
 pub mod etag;
 pub mod faults;
+pub mod files;
 pub mod health;
 pub mod id;
 pub mod identity;
@@ -74,6 +75,7 @@ pub fn operations() -> Vec<Operation> {
         tools::operations(),
         me::operations(),
         users::operations(),
+        files::operations(),
         organizations::operations(),
         health::operations(),
         faults::operations(),

@@ -13,6 +13,7 @@ use crate::{
 
 pub mod catalogue;
 pub mod configurations;
+pub mod files;
 pub mod lanes;
 pub mod organizations;
 pub mod sessions;
@@ -152,6 +153,13 @@ macro_rules! commands {
                 "users.get": users::Get -> users::Member { Direct, Admin, 15 },
                 "users.change": users::Change -> users::Member { Direct, Admin, 15 },
                 "users.remove": users::Remove -> () { Direct, Admin, 15 },
+                "files.list": files::List -> Page<files::File> { Direct, User, 15 },
+                "files.open": files::Open -> files::Opened { Direct, User, 15 },
+                "files.read": files::Read -> files::Part { Direct, User, 15 },
+                "files.append": files::Append -> files::Appended { Direct, User, 15 },
+                "files.write": files::Write -> files::Written { Direct, User, 15 },
+                "files.remove": files::Remove -> () { Direct, User, 15 },
+                "files.discard": files::Discard -> () { Direct, User, 15 },
             }
             token {
                 "catalogue.list": catalogue::List -> Page<catalogue::Entry> { Direct, User, 15 },

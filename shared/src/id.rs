@@ -19,6 +19,10 @@ identifier!(
     SessionId
 );
 identifier!(
+    /// One content of a file: another one each time the file is written.
+    ObjectId
+);
+identifier!(
     /// One command on its way: a direct command or a queued call.
     CallId
 );

@@ -10,9 +10,12 @@ use shared::{
         state::{ConfigurationState, Limits, access_key, configuration_key, limits_key},
     },
     command::users::Admitted,
+    db::sessions::Place,
     id::{ConfigurationId, OrganizationId},
 };
 use tokio::sync::Notify;
+
+use crate::files::burying::Leftovers;
 
 /// What changed.
 #[derive(Clone, Debug)]
@@ -23,6 +26,8 @@ pub enum Announcement {
     Access(OrganizationId, String, Admitted),
     /// A configuration.
     Configuration(OrganizationId, ConfigurationId, ConfigurationState),
+    /// Something in a session's workspace is to be removed: for this worker, or whichever comes by.
+    Leftovers(Place),
 }
 
 /// Spreads news without putting older ones last.
@@ -37,6 +42,7 @@ pub struct Announcer {
     pub access: Watch<Admitted>,
     /// What everybody believes about configurations.
     pub configurations: Watch<ConfigurationState>,
+    leftovers: Option<Leftovers>,
 }
 
 impl Announcer {
@@ -54,7 +60,14 @@ impl Announcer {
             limits: watch(bus, Bucket::Limits, writes),
             access: watch(bus, Bucket::Access, writes),
             configurations: watch(bus, Bucket::Configs, writes),
+            leftovers: None,
         }
+    }
+
+    /// Names leftovers here too.
+    #[must_use]
+    pub fn naming(self, leftovers: Leftovers) -> Self {
+        Self { leftovers: Some(leftovers), ..self }
     }
 
     /// Writes one piece of news.
@@ -70,6 +83,11 @@ impl Announcer {
             Announcement::Configuration(organization, id, state) => {
                 let key = configuration_key(*organization, *id);
                 self.bus.put_newer(&self.configurations, Bucket::Configs, &key, state).await
+            }
+            Announcement::Leftovers(place) => {
+                // Where there is no room for more, the next pass finds it.
+                let _ = self.leftovers.as_ref().map(|leftovers| leftovers.try_send(*place));
+                return;
             }
         };
         if let Err(fault) = written {

@@ -10,7 +10,7 @@ use shared::{
         standing::Standing,
         state::{ConfigurationState, Limits},
     },
-    command::{Command, Pool, catalogue, configurations, lanes, organizations, tools, users},
+    command::{Command, Pool, catalogue, configurations, files, lanes, organizations, tools, users},
     db::Database,
 };
 
