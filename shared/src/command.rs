@@ -16,6 +16,7 @@ pub mod configurations;
 pub mod files;
 pub mod lanes;
 pub mod organizations;
+pub mod prompts;
 pub mod sessions;
 pub mod tools;
 pub mod users;

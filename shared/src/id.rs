@@ -23,6 +23,10 @@ identifier!(
     ObjectId
 );
 identifier!(
+    /// A system prompt of an organization, of a member or of the platform.
+    PromptId
+);
+identifier!(
     /// One command on its way: a direct command or a queued call.
     CallId
 );

@@ -13,6 +13,7 @@ pub mod ops;
 pub mod organizations;
 pub mod outbox;
 pub mod pools;
+pub mod prompts;
 pub mod queued;
 pub mod reconcile;
 pub mod rotation;

@@ -2,10 +2,7 @@
 //! heard as the server republishes them: no consumer is created, as with buckets (`kv`). What a
 //! connection that was lost, or a client that comes back, has missed is read from the stream.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    time::Duration,
-};
+use std::{collections::{HashMap, VecDeque}, time::Duration};
 
 use async_nats::{HeaderMap, Message, Subscriber};
 use base64::{Engine as _, prelude::BASE64_STANDARD as STANDARD};
@@ -27,7 +24,7 @@ use crate::{
 };
 
 /// Something that happened, as members read it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TenantEvent {
     /// The same however often it is told.
     pub id: Uuid,
@@ -42,6 +39,20 @@ pub struct TenantEvent {
     /// Why, where there is a reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+}
+
+impl TenantEvent {
+    /// Told to a member in place of what the stream has forgotten.
+    pub fn missed(subject: &str) -> Self {
+        Self {
+            id: Uuid::now_v7(),
+            event: "events.missed".to_owned(),
+            at: Utc::now(),
+            subject: subject.to_owned(),
+            session: None,
+            reason: None,
+        }
+    }
 }
 
 /// The most events that are read from the stream before one is taken.
@@ -335,8 +346,7 @@ mod tests {
     fn a_position_reads_back_and_nothing_else_does() {
         let position = Position { stream: "0a1b2c3d".into(), sequence: 42 };
         assert_eq!(position.to_string().parse(), Ok(position));
-        for text in ["", "42", "-42", "0a1b2c3d-", "0a1b2c3d-x", "0a1b2c3d-+1", "xxxxxxxx-1", "0a1b2c3d-1-1", "0a1b-1"]
-        {
+        for text in ["", "42", "-42", "0a1b2c3d-", "0a1b2c3d-x", "0a1b2c3d-+1", "xxxxxxxx-1", "0a1b2c3d-1-1", "0a1b-1"] {
             assert_eq!(text.parse::<Position>(), Err(NotAPosition), "{text}");
         }
     }

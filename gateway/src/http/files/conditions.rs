@@ -11,7 +11,7 @@ use crate::http::{
 
 /// What a request says about the content that it wants, replaces or removes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Preconditions(pub Conditions);
+pub(crate) struct Preconditions(pub(crate) Conditions);
 
 impl<'a> FromRequest<'a> for Preconditions {
     async fn from_request(request: &'a Request, _body: &mut RequestBody) -> Result<Self> {

@@ -13,16 +13,16 @@ use crate::http::problem::Problem;
 
 /// A file of a session.
 #[derive(Clone, Debug)]
-pub struct Location {
-    pub session: SessionId,
-    pub path: FilePath,
+pub(crate) struct Location {
+    pub(crate) session: SessionId,
+    pub(crate) path: FilePath,
 }
 
 /// A path, as the document describes it.
 #[derive(JsonSchema)]
 #[schemars(inline)]
 #[expect(dead_code, reason = "only its schema is asked for")]
-pub struct PathParameter(
+pub(crate) struct PathParameter(
     #[schemars(length(min = 1, max = MAX_PATH_BYTES), regex(pattern = r"^[^\x00-\x1f\x7f-\x9f\\]*$"))] String,
 );
 
