@@ -1,7 +1,7 @@
 //! The bytes of files, in the stream FILES: one message for each part of a content. Whose a part is
 //! stands in PostgreSQL: its row is there before the part and goes after it. Not the client library's
 //! object store, which needs consumers and purges, and no role may have either
-//! (docs/adr/0015-files-are-rows-and-parts.md).
+//! (docs/adr/0016-files-are-rows-and-parts.md).
 
 use std::time::Duration;
 
