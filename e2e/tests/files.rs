@@ -21,9 +21,7 @@ mod removing;
 mod round_trips;
 mod strangers;
 
-pub(crate) use self::{
-    breaking_off::*, conditions::*, limits::*, paths::*, removing::*, round_trips::*, strangers::*,
-};
+pub(crate) use self::{breaking_off::*, conditions::*, limits::*, paths::*, removing::*, round_trips::*, strangers::*};
 
 /// The size of a part, written down a second time.
 pub(crate) const PART: usize = 512 * 1024;

@@ -20,7 +20,13 @@ use shared::{
     id::{ObjectId, SessionId},
 };
 
-use crate::{announce::Announcement, pools::Session, run::Run, scope::Scope};
+use crate::{
+    announce::Announcement,
+    pools::Session,
+    run::Run,
+    scope::Scope,
+    sessions::hooks::{self, Event},
+};
 
 pub mod burying;
 pub mod store;
@@ -40,7 +46,19 @@ const fn author<'a>(scope: &Scope<'a, Session>) -> Author<'a> {
 async fn usable(scope: &mut Scope<'_, Session>, session: SessionId) -> Result<(), Fault> {
     scope.notes.resource("session", &session);
     let subject = &scope.context.actor.subject;
-    db::sessions::usable(scope.read().await?, session, subject).await.map(drop)
+    db::sessions::usable(scope.read().await?, session, subject).await?;
+    used(scope, session).await
+}
+
+/// Notes that the session is used, unless that was noted a moment ago. Not before parts are written: this
+/// holds the session's row.
+async fn used(scope: &mut Scope<'_, Session>, session: SessionId) -> Result<(), Fault> {
+    let pending = hooks::pending(Event::Touched);
+    if db::sessions::touch(scope.read().await?, session, &pending).await? {
+        scope.write().await?;
+        scope.announce(Announcement::Sessions);
+    }
+    Ok(())
 }
 
 /// What is left of a content goes once the command's transaction is kept.
@@ -119,6 +137,7 @@ impl Run for Append {
             (Some(upload), part @ 1..) => store.append(upload, part, self.bytes).await?,
             _ => return Err(Fault::invalid("upload", "The first part begins an upload, the others belong to one.")),
         };
+        used(scope, self.session).await?;
         Ok(Appended { upload })
     }
 }
@@ -152,6 +171,7 @@ impl Run for Write {
         let placed = db::files::place(scope.write().await?, self.session, author, placing).await;
         match &placed {
             Ok(written) => {
+                used(scope, self.session).await?;
                 scope.notes.detail("sha256", written.file.sha256.as_str());
                 scope.notes.detail("bytes", written.file.size_bytes);
                 if !written.created {
@@ -176,6 +196,7 @@ impl Run for Remove {
         scope.notes.detail("path", self.path.as_str());
         let author = author(scope);
         db::files::remove(scope.write().await?, self.session, author, &self.path, &self.conditions).await?;
+        used(scope, self.session).await?;
         leaves_something(scope, self.session);
         Ok(())
     }

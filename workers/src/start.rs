@@ -24,6 +24,7 @@ use crate::{
     pools::{Audit, Controller, Dispatch, Session, Token, Tool},
     queued::{self, Load},
     reconcile, rotation,
+    sessions::{self, SessionsConfig},
     tools::{self, Catalogue},
     trail,
     upstream::{FastMcpConfig, Upstreams},
@@ -99,6 +100,7 @@ struct Configuration {
     fastmcp: Option<FastMcpConfig>,
     stdio: Option<FastMcpConfig>,
     catalogue: CatalogueConfig,
+    sessions: SessionsConfig,
 }
 
 /// Reads everything the pool needs; all problems come at once.
@@ -120,6 +122,7 @@ fn read(pool: Pool) -> Result<Configuration, config::Problems> {
     let fastmcp = service("fastmcp", "FASTMCP_URL");
     let stdio = service("fastmcp_stdio", "FASTMCP_STDIO_URL");
     let catalogue = if pool == Pool::Token { reader.read("fastmcp") } else { Some(CatalogueConfig::default()) };
+    let sessions = reader.read("sessions");
     let complete = (|| {
         Some(Configuration {
             nats: nats?,
@@ -133,6 +136,7 @@ fn read(pool: Pool) -> Result<Configuration, config::Problems> {
             fastmcp: fastmcp?,
             stdio: stdio?,
             catalogue: catalogue?,
+            sessions: sessions?,
         })
     })();
     reader.finish()?;
@@ -180,7 +184,7 @@ pub async fn run(pool: Pool) -> anyhow::Result<()> {
     let shift = Shift { tasks: TaskTracker::new(), stop: stop.clone(), grace };
     let signal = tokio::spawn(stop_on_signal(stop.clone()));
     match pool {
-        Pool::Session => session(bus.clone(), database.clone(), shift).await?,
+        Pool::Session => session(configuration.sessions, bus.clone(), database.clone(), shift).await?,
         Pool::Token => token(configuration, bus.clone(), database.clone(), shift).await?,
         Pool::Tool => tool(configuration, bus.clone(), database.clone(), load, shift).await?,
         Pool::Audit => audit(bus.clone(), database.clone(), shift).await?,
@@ -237,11 +241,12 @@ impl Shift {
     }
 }
 
-async fn session(bus: Bus, database: Database, shift: Shift) -> anyhow::Result<()> {
+async fn session(sessions: SessionsConfig, bus: Bus, database: Database, shift: Shift) -> anyhow::Result<()> {
     let (leftovers, known) = burying::leftovers();
-    let announcer = Announcer::new(&bus, &[Bucket::Limits, Bucket::Access]).naming(leftovers);
+    let announcer = Announcer::new(&bus, &[Bucket::Limits, Bucket::Access, Bucket::Sessions]).naming(leftovers);
     let standing = Standing::new(announcer.access.clone(), announcer.limits.clone());
-    let parts = Arc::new(Session { bus, database, announcer, standing });
+    let parts = Arc::new(Session { bus, database, announcer, standing, sessions });
+    tokio::spawn(sessions::upkeep::serve(Arc::clone(&parts), shift.stop.clone()));
     tokio::spawn(reconcile::serve(Arc::clone(&parts), shift.stop.clone()));
     tokio::spawn(burying::serve(Arc::clone(&parts), known, shift.stop.clone()));
     shift.answer(parts).await
@@ -328,5 +333,6 @@ async fn control(configuration: Configuration, bus: Bus, database: Database, shi
     let limits = bus.watch(Bucket::Limits);
     let parts = Arc::new(Controller { bus, administration, database, limits, locks: LaneLocks::default() });
     tokio::spawn(controller::serve(Arc::clone(&parts), sizes, shift.stop.clone()));
+    tokio::spawn(sessions::sweep::serve(Arc::clone(&parts), shift.stop.clone()));
     shift.answer(parts).await
 }

@@ -101,6 +101,7 @@ pub(crate) async fn a_part_that_is_not_what_its_row_says_is_not_handed_out_as_th
     database.close().await;
     let request = workspace.client.request(reqwest::Method::GET, &workspace.at("odd"));
     let response = request.send().await.expect("the gateway answers");
-    assert_eq!((response.status().as_u16(), &response.headers()["etag"]), (200, &*tag(b"x")));
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.headers()["etag"], tag(b"x"));
     assert!(response.bytes().await.is_err(), "a body that is wrong was completed");
 }

@@ -71,7 +71,11 @@ pub(crate) async fn of_many_who_write_one_path_at_once_one_wins_whole(system: Sh
     let contents: Vec<Vec<u8>> = (0..6).map(|n| content(n, if n % 2 == 0 { 2 * PART + 1 } else { 100 })).collect();
     let writes = contents.iter().map(|bytes| workspace.put("contended", bytes.clone()));
     for written in join_all(writes).await {
-        assert!([200, 201].contains(&written.status.as_u16()), "without a condition the last one wins: {}", written.text);
+        assert!(
+            [200, 201].contains(&written.status.as_u16()),
+            "without a condition the last one wins: {}",
+            written.text
+        );
     }
     let last = workspace.read("contended").await;
     assert!(contents.contains(&last), "one of them, whole");

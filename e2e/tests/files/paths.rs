@@ -67,7 +67,7 @@ const NAMES: [(&str, &str); 8] = [
     ("a%2Fb", "a/b"),
     ("c%20d;e=f,g", "c d;e=f,g"),
     ("%C3%BC/%E6%97%A5.txt", "ü/日.txt"),
-    ("~/$HOME`id`", "~/$HOME`id`"),
+    ("~/$HOME%60id%60", "~/$HOME`id`"),
 ];
 
 async fn sent(system: &Shared, workspace: &Workspace, method: &str, path: &str) -> Wire {

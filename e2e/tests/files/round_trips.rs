@@ -33,7 +33,8 @@ pub(crate) async fn a_body_without_a_length_is_kept_like_one_with_it(system: Sha
     let workspace = Workspace::open(&system.organization().await).await;
     for size in [0, 5, PART, 2 * PART + 5] {
         let bytes = content(7, size);
-        let chunks: Vec<Result<Vec<u8>, std::io::Error>> = bytes.chunks(10_007).map(|chunk| Ok(chunk.to_vec())).collect();
+        let chunks: Vec<Result<Vec<u8>, std::io::Error>> =
+            bytes.chunks(10_007).map(|chunk| Ok(chunk.to_vec())).collect();
         let body = reqwest::Body::wrap_stream(futures::stream::iter(chunks));
         let made = workspace.put(&format!("chunked/{size}"), body).await;
         assert_eq!(made.status, 201, "{}", made.text);

@@ -98,11 +98,12 @@ pub(crate) async fn using_files_keeps_a_session_alive(system: Shared) {
             .expect("the statement runs");
     };
     let is_fresh = async || {
-        let fresh: bool = sqlx::query_scalar("SELECT touched_at > now() - interval '50 seconds' FROM sessions WHERE id = $1")
-            .bind(workspace.id().parse::<Uuid>().expect("a uuid"))
-            .fetch_one(&database)
-            .await
-            .expect("the session");
+        let fresh: bool =
+            sqlx::query_scalar("SELECT touched_at > now() - interval '50 seconds' FROM sessions WHERE id = $1")
+                .bind(workspace.id().parse::<Uuid>().expect("a uuid"))
+                .fetch_one(&database)
+                .await
+                .expect("the session");
         fresh
     };
     aged().await;

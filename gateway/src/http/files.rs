@@ -21,6 +21,7 @@ use self::{
 use super::{
     Gateway,
     answer::{Answer, empty, json, page},
+    etag::ContentTags,
     id::Id,
     identity::Identity,
     methods::Head,
@@ -52,8 +53,8 @@ pub(super) fn operations() -> Vec<Operation> {
                 .sends::<Open>()
                 .at_id::<SessionId>()
                 .at::<PathParameter>("path", ABOUT_PATH)
-                .may_have_content("If-Match", "Only if it has this content.")
-                .may_have_content("If-None-Match", "Only if it has another content.")
+                .may_bring::<ContentTags>("If-Match", "Only if it has this content.")
+                .may_bring::<ContentTags>("If-None-Match", "Only if it has another content.")
                 .answers_other("application/octet-stream")
                 .answers_unchanged()
                 .tagged_by_content()
@@ -66,8 +67,8 @@ pub(super) fn operations() -> Vec<Operation> {
             .sends::<Write>()
             .at_id::<SessionId>()
             .at::<PathParameter>("path", ABOUT_PATH)
-            .may_have_content("If-Match", "Only over this content; `*` only over a file that is there.")
-            .may_have_content("If-None-Match", "Not over this content; `*` only where there is no file.")
+            .may_bring::<ContentTags>("If-Match", "Only over this content; `*` only over a file that is there.")
+            .may_bring::<ContentTags>("If-None-Match", "Not over this content; `*` only where there is no file.")
             .takes_bytes("application/octet-stream")
             .answers::<File>(StatusCode::OK)
             .answers::<File>(StatusCode::CREATED)
@@ -78,8 +79,8 @@ pub(super) fn operations() -> Vec<Operation> {
                 .sends::<Remove>()
                 .at_id::<SessionId>()
                 .at::<PathParameter>("path", ABOUT_PATH)
-                .may_have_content("If-Match", "Only if it has this content.")
-                .may_have_content("If-None-Match", "Only if it has another content.")
+                .may_bring::<ContentTags>("If-Match", "Only if it has this content.")
+                .may_bring::<ContentTags>("If-None-Match", "Only if it has another content.")
                 .answers_nothing()
                 .or_fails([Code::Conflict, Code::Stale]),
         ],
@@ -155,7 +156,13 @@ pub(crate) async fn write(
 ) -> Result<Response, poem::Error> {
     let incoming = upload::Incoming::new(request, body)?;
     let mut upload = upload::Upload::new(Arc::clone(&gateway), &identity, session);
-    let content = upload.content(incoming).await?;
+    let content = match upload.content(incoming).await {
+        Ok(content) => content,
+        Err(refused) => {
+            upload.give_up().await;
+            return Err(refused);
+        }
+    };
     let command = Write { session, path, content, conditions };
     let written = upload.finish(&command).await.map_err(Problem::from)?;
     let status = if written.created { StatusCode::CREATED } else { StatusCode::OK };

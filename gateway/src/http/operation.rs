@@ -15,7 +15,7 @@ use shared::{
 };
 
 use super::{
-    etag::{ContentTags, IfMatch},
+    etag::IfMatch,
     methods::Methods,
     problem::{EdgeError, Limit},
 };
@@ -184,6 +184,12 @@ impl Operation {
         self.or_fails(OF_ANY_COMMAND)
     }
 
+    /// Sends no command, but is for members alone; `name` stands for the command's.
+    pub(super) fn for_members(mut self, name: &'static str) -> Self {
+        self.sends = Some(Sends { name, access: Access::User });
+        self.or_fails([Code::Unauthenticated, Code::Forbidden, Code::Throttled, Code::Unavailable, Code::Internal])
+    }
+
     /// Reads the path's `:id` as this type of id.
     pub(super) fn at_id<T: JsonSchema>(self) -> Self {
         self.at::<T>("id", "Which.").or_fails([Code::Unknown])
@@ -207,9 +213,9 @@ impl Operation {
             .or_fails([Code::Stale])
     }
 
-    /// Reads `If-Match` or `If-None-Match` of a content, where there is one.
-    pub(super) fn may_have_content(self, header: &'static str, about: &'static str) -> Self {
-        self.parameter::<ContentTags>(Place::Header, header, about, false)
+    /// Reads a header where there is one.
+    pub(super) fn may_bring<T: JsonSchema>(self, name: &'static str, about: &'static str) -> Self {
+        self.parameter::<T>(Place::Header, name, about, false)
     }
 
     /// Answers with the `ETag` of what it shows.

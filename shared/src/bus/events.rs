@@ -2,7 +2,10 @@
 //! heard as the server republishes them: no consumer is created, as with buckets (`kv`). What a
 //! connection that was lost, or a client that comes back, has missed is read from the stream.
 
-use std::{collections::{HashMap, VecDeque}, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Duration,
+};
 
 use async_nats::{HeaderMap, Message, Subscriber};
 use base64::{Engine as _, prelude::BASE64_STANDARD as STANDARD};
@@ -206,8 +209,12 @@ impl Listening {
         else {
             return Ok(());
         };
-        if before > self.at.sequence || sequence <= self.at.sequence {
-            // One was lost on the way, or this one is known, or the stream is another and counts anew.
+        if sequence <= self.at.sequence {
+            // Known. Should the stream be another that counts anew, the next look at it says so.
+            return Ok(());
+        }
+        if before > self.at.sequence {
+            // One was lost on the way.
             return self.start(Some(self.at.clone())).await;
         }
         self.take(sequence, &message.payload);
@@ -346,7 +353,8 @@ mod tests {
     fn a_position_reads_back_and_nothing_else_does() {
         let position = Position { stream: "0a1b2c3d".into(), sequence: 42 };
         assert_eq!(position.to_string().parse(), Ok(position));
-        for text in ["", "42", "-42", "0a1b2c3d-", "0a1b2c3d-x", "0a1b2c3d-+1", "xxxxxxxx-1", "0a1b2c3d-1-1", "0a1b-1"] {
+        for text in ["", "42", "-42", "0a1b2c3d-", "0a1b2c3d-x", "0a1b2c3d-+1", "xxxxxxxx-1", "0a1b2c3d-1-1", "0a1b-1"]
+        {
             assert_eq!(text.parse::<Position>(), Err(NotAPosition), "{text}");
         }
     }

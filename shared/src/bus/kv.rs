@@ -66,6 +66,16 @@ impl Bucket {
         format!("kv.{}.", self.name())
     }
 
+    /// How long a copy remembers an entry. The server lets go of one without a word when its time is over:
+    /// where keys are not used again, copies must not keep them for ever.
+    const fn remembered_for(self) -> Option<Duration> {
+        match self {
+            // Twice as long as the server keeps one.
+            Self::Sessions => Some(Duration::from_hours(2)),
+            Self::Limits | Self::Access | Self::Configs | Self::Instances => None,
+        }
+    }
+
     /// Heartbeats do not; what was decided does.
     pub const fn outlives_nats(self) -> bool {
         !matches!(self, Self::Instances)
@@ -200,6 +210,7 @@ struct Seen {
 #[derive(Clone, Debug)]
 struct Entry<T> {
     revision: u64,
+    heard_at: Instant,
     /// Absent once deleted; the revision still guards against older news.
     value: Option<T>,
 }
@@ -310,6 +321,12 @@ impl<T> State<T> {
         *self.complete.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn forget(&self, bucket: Bucket) {
+        if let Some(age) = bucket.remembered_for() {
+            self.write().retain(|_, entry| entry.heard_at.elapsed() < age);
+        }
+    }
+
     fn mark_complete(&self, losses: u64) {
         *self.complete.write().unwrap_or_else(PoisonError::into_inner) = Some(Complete { at: Instant::now(), losses });
         self.changes.send_modify(|_| {});
@@ -338,11 +355,13 @@ impl<T: DeserializeOwned> State<T> {
         let read = payload.map(|payload| read_value(bucket, &key, payload));
         {
             let mut entries = self.write();
-            let known = entries.entry(key).or_insert(Entry { revision: 0, value: None });
+            let known =
+                entries.entry(key).or_insert_with(|| Entry { revision: 0, heard_at: Instant::now(), value: None });
             if known.revision >= revision {
                 return Some(());
             }
             known.revision = revision;
+            known.heard_at = Instant::now();
             match read {
                 Some(Some(value)) => known.value = Some(value),
                 Some(None) => {}
@@ -362,6 +381,8 @@ fn read_value<T: DeserializeOwned>(bucket: Bucket, key: &str, bytes: &[u8]) -> O
 
 /// How often a write is tried against others.
 const PUT_ATTEMPTS: usize = 5;
+/// How often a copy lets go of what it need not remember.
+const FORGET_EVERY: Duration = Duration::from_mins(1);
 /// How often a copy is compared with the bucket.
 const COMPARE_EVERY: Duration = Duration::from_secs(2);
 
@@ -377,6 +398,7 @@ async fn keep<T: DeserializeOwned>(bus: Bus, bucket: Bucket, state: Arc<State<T>
 async fn follow<T: DeserializeOwned>(bus: &Bus, bucket: Bucket, state: &State<T>) -> anyhow::Result<()> {
     let mut news = bus.0.client.subscribe(format!("{}>", bucket.watch_prefix())).await?;
     let mut compare = tokio::time::interval(COMPARE_EVERY);
+    let mut forget = tokio::time::interval(FORGET_EVERY);
     let mut connections = bus.connections();
     loop {
         tokio::select! {
@@ -387,6 +409,7 @@ async fn follow<T: DeserializeOwned>(bus: &Bus, bucket: Bucket, state: &State<T>
                 }
             }
             _ = compare.tick() => catch_up(bus, bucket, state).await?,
+            _ = forget.tick() => state.forget(bucket),
             // What was said while the connection was gone was not heard.
             Ok(()) = connections.changed() => catch_up(bus, bucket, state).await?,
         }

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::prompts::Composed;
 use crate::{
     fault::Fault,
     id::{SessionId, UserId},
@@ -116,7 +117,7 @@ pub struct Session {
     /// The opener's own.
     pub metadata: Map<String, Value>,
     /// The frozen prompt; absent in lists.
-    pub prompt: Option<Value>,
+    pub prompt: Option<Composed>,
     /// When it was opened.
     pub created_at: DateTime<Utc>,
     /// The last use, to some seconds.

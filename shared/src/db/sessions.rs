@@ -11,6 +11,7 @@ use crate::{
     command::{
         MAX_PAGE, Page,
         organizations::Organization,
+        prompts::Composed,
         sessions::{EndReason, Files, List, Session, State},
     },
     fault::{Code, Fault},
@@ -26,7 +27,7 @@ struct Row {
     state: String,
     end_reason: Option<String>,
     metadata: Json<Map<String, Value>>,
-    prompt: Option<Json<Value>>,
+    prompt: Option<Json<Composed>>,
     created_at: DateTime<Utc>,
     touched_at: DateTime<Utc>,
     idle_seconds: i32,
@@ -103,7 +104,7 @@ pub struct Opening<'a> {
     /// What kind of agent runs in it.
     pub agent_type: &'a str,
     /// The composed prompt, from now on frozen.
-    pub prompt: &'a Value,
+    pub prompt: &'a Composed,
     /// The opener's own.
     pub metadata: &'a Map<String, Value>,
     /// The oldest it may get.
@@ -166,7 +167,7 @@ pub async fn open(transaction: &mut Transaction, opening: &Opening<'_>) -> Resul
     .bind(opening.user)
     .bind(opening.subject)
     .bind(opening.agent_type)
-    .bind(opening.prompt)
+    .bind(Json(opening.prompt))
     .bind(Json(opening.metadata))
     .bind(f64::from(opening.ttl_seconds))
     .bind(seconds(opening.idle_seconds)?)
@@ -235,7 +236,8 @@ pub struct Ending<'a> {
 pub async fn end(transaction: &mut Transaction, id: SessionId, ending: Ending<'_>) -> Result<Option<Session>, Fault> {
     let state = ending.reason.state();
     let row: Option<Row> = sqlx::query_as(columns!(
-        "UPDATE sessions SET state = $3, end_reason = $4, ended_at = clock_timestamp(), pending_hooks = pending_hooks || $5 \
+        "UPDATE sessions SET state = $3, end_reason = $4, pending_hooks = pending_hooks || $5::text[], \
+             ended_at = CASE $3 WHEN 'expired' THEN usable_until ELSE clock_timestamp() END \
          WHERE organization_id = $1 AND id = $2 AND state = 'active' \
              AND ($3 = 'ended' OR usable_until <= clock_timestamp()) RETURNING",
         "prompt",
@@ -393,7 +395,7 @@ pub async fn pending(transaction: &mut Transaction, id: SessionId) -> Result<Opt
 pub async fn happened(transaction: &mut Transaction, id: SessionId, hooks: &[String]) -> Result<(), Fault> {
     sqlx::query(
         "UPDATE sessions SET pending_hooks = ARRAY(SELECT hook FROM unnest(pending_hooks) WITH ORDINALITY AS t (hook, n) \
-             WHERE hook <> ALL ($3) ORDER BY n) \
+             WHERE hook <> ALL ($3::text[]) ORDER BY n) \
          WHERE organization_id = $1 AND id = $2",
     )
     .bind(transaction.organization())

@@ -22,6 +22,8 @@ use crate::http::{
 
 /// How long one part may take to arrive: a sender that trickles holds a connection for nothing.
 const MAX_WAIT: Duration = Duration::from_mins(1);
+/// How long the rest of a body that is refused is listened to.
+const MAX_SKIP: Duration = Duration::from_secs(5);
 
 /// A body as it comes, cut into parts.
 pub(super) struct Incoming {
@@ -53,6 +55,21 @@ impl Incoming {
             return Err(too_large());
         }
         Ok(Self { chunks: Box::pin(body.into_bytes_stream()), held: BytesMut::new(), read_bytes: 0 })
+    }
+
+    /// Reads on without keeping anything, within reason: who is still sending when the connection closes
+    /// may never see the answer.
+    async fn skip(&mut self) {
+        let skipping = async {
+            while let Some(Ok(chunk)) = self.chunks.next().await {
+                self.read_bytes += chunk.len() as u64;
+                if self.read_bytes > MAX_FILE_BYTES {
+                    return;
+                }
+            }
+        };
+        // Cut off when the time is up: nothing depends on it.
+        let _ = tokio::time::timeout(MAX_SKIP, skipping).await;
     }
 
     async fn next(&mut self) -> Result<Piece, poem::Error> {
@@ -107,7 +124,13 @@ impl Upload {
                 return Ok(Content::Whole(bytes));
             }
             digest.update(&bytes);
-            let upload = self.keep(part, bytes).await.map_err(Problem::from)?;
+            let upload = match self.keep(part, bytes).await {
+                Ok(upload) => upload,
+                Err(fault) => {
+                    body.skip().await;
+                    return Err(Problem::from(fault).into());
+                }
+            };
             part += 1;
             if is_last {
                 return Ok(Content::Upload { upload, parts: part, sha256: hexadecimal(&digest.finalize()) });
@@ -124,6 +147,25 @@ impl Upload {
         Ok(appended.upload)
     }
 
+    /// Gives the room back before the sender is told that it was for nothing.
+    pub(super) async fn give_up(mut self) {
+        if let Some(giving_up) = self.giving_up() {
+            giving_up.await;
+        }
+    }
+
+    fn giving_up(&mut self) -> Option<impl Future<Output = ()> + Send + use<>> {
+        let upload = self.kept.take()?;
+        let (gateway, session) = (Arc::clone(&self.gateway), self.session);
+        let context = self.context.again(Discard::DEADLINE);
+        Some(async move {
+            // Once it is old enough it goes in any case.
+            if let Err(fault) = gateway.caller.call(&context, &Discard { session, upload }).await {
+                tracing::debug!(%fault, %session, %upload, "an upload was not given up");
+            }
+        })
+    }
+
     /// Makes it a file.
     pub(super) async fn finish(mut self, command: &Write) -> Result<Written, Fault> {
         let context = self.context.again(Write::DEADLINE);
@@ -135,14 +177,8 @@ impl Upload {
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        let Some(upload) = self.kept.take() else { return };
-        let (gateway, session) = (Arc::clone(&self.gateway), self.session);
-        let context = self.context.again(Discard::DEADLINE);
-        tokio::spawn(async move {
-            // Once it is old enough it goes in any case.
-            if let Err(fault) = gateway.caller.call(&context, &Discard { session, upload }).await {
-                tracing::debug!(%fault, %session, %upload, "an upload was not given up");
-            }
-        });
+        if let Some(giving_up) = self.giving_up() {
+            tokio::spawn(giving_up);
+        }
     }
 }
