@@ -17,6 +17,7 @@ mod configurations;
 mod cors;
 mod earlier_mistakes;
 mod faulty;
+mod files;
 mod fuzz;
 mod hostile;
 mod identity;
@@ -35,6 +36,7 @@ mod rotation;
 mod schemas;
 mod secrecy;
 mod servers;
+mod sessions;
 mod supabase;
 mod trail;
 mod upstreams;
@@ -211,6 +213,31 @@ fn main() -> ExitCode {
             pages_of_members_show_everybody_once_and_in_order,
             an_organization_has_room_for_so_many_members_and_no_more,
         }
+        sessions {
+            a_session_is_opened_read_listed_and_ended,
+            a_sessions_prompt_does_not_change_any_more,
+            bad_bodies_of_a_session_are_refused_by_field_and_keep_nothing,
+            members_see_their_own_sessions_and_admins_everybodys,
+            pages_of_sessions_show_every_one_once_and_by_state,
+            a_session_is_used_by_its_member_alone_and_while_it_lasts,
+            of_two_hundred_openings_at_once_exactly_the_limit_succeeds,
+            an_organizations_limit_holds_for_its_members_together,
+            an_ended_session_is_told_to_everybody_who_keeps_something_of_it,
+            a_session_expires_when_it_is_idle_or_old_and_the_trail_says_so_once,
+            short_lives_end_by_themselves,
+            a_removed_or_disabled_members_sessions_end,
+            a_deleted_organizations_sessions_end,
+            a_session_that_has_long_been_over_is_forgotten,
+            an_ended_session_cannot_be_revived,
+            a_member_hears_their_own_sessions_and_an_admin_everybodys,
+            a_touch_and_an_expiry_are_heard,
+            who_comes_back_goes_on_after_the_last_event_they_heard,
+            what_the_stream_has_forgotten_is_told_as_a_gap,
+            a_stream_ends_with_its_token,
+            a_stream_ends_with_its_membership,
+            a_member_has_so_many_streams_and_gets_one_back,
+            a_reader_that_does_not_keep_up_is_cut_and_goes_on_later,
+        }
         roles {
             every_command_is_for_the_roles_that_are_meant,
         }
@@ -232,6 +259,33 @@ fn main() -> ExitCode {
             an_admin_of_one_organization_writes_nothing_into_another,
             a_removed_member_stays_in_the_trail_and_no_record_changes,
             a_limit_is_each_organizations_own,
+        }
+        files {
+            files_of_every_size_come_back_byte_for_byte_under_their_tag,
+            a_body_without_a_length_is_kept_like_one_with_it,
+            a_file_is_handed_out_as_bytes_that_no_browser_shows,
+            what_is_written_over_is_another_content_and_the_old_one_goes,
+            files_are_listed_by_path_in_pages_and_by_their_beginning,
+            a_file_that_is_known_is_not_sent_again,
+            a_condition_that_does_not_hold_changes_nothing,
+            of_many_who_write_one_path_at_once_one_wins_whole,
+            whoever_reads_while_others_write_gets_one_content_or_sees_that_it_is_not_whole,
+            a_hostile_path_is_refused_by_the_rule_that_it_breaks,
+            what_only_looks_like_an_attack_is_a_name_and_is_decoded_once,
+            a_file_is_not_where_a_directory_is,
+            a_file_over_sixteen_mebibytes_is_refused_with_and_without_a_length,
+            a_session_that_is_full_says_so_and_has_room_again_once_something_goes,
+            a_session_has_room_for_so_many_files_and_no_more,
+            what_is_no_whole_file_as_it_is_is_refused,
+            nobody_else_reaches_a_members_files,
+            a_members_sessions_have_each_their_own_files,
+            a_session_that_is_over_gives_and_takes_nothing,
+            using_files_keeps_a_session_alive,
+            a_session_that_ends_or_expires_leaves_nothing_in_the_stream,
+            an_upload_that_nobody_goes_on_with_is_given_up,
+            an_upload_that_breaks_off_changes_nothing_and_gives_its_room_back,
+            a_file_that_goes_while_it_is_read_is_cut_and_never_completed,
+            a_part_that_is_not_what_its_row_says_is_not_handed_out_as_the_end,
         }
         bad_input {
             bad_bodies_of_a_tool_call_are_refused_by_field,

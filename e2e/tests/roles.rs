@@ -12,7 +12,7 @@ use shared::{Code, Deadline, bus::frame::Frame, command::ALL};
 use crate::world::{PATIENCE, System};
 
 /// The least standing that each command takes.
-const LEAST: [(&str, &str); 27] = [
+const LEAST: [(&str, &str); 38] = [
     ("organizations.create", "operator"),
     ("organizations.get", "operator"),
     ("organizations.change", "operator"),
@@ -20,6 +20,11 @@ const LEAST: [(&str, &str); 27] = [
     ("organizations.list", "operator"),
     ("organizations.read_own", "user"),
     ("organizations.change_own", "admin"),
+    // Whose a session is decides about the rest: `members_see_their_own_sessions_and_admins_everybodys`.
+    ("sessions.open", "user"),
+    ("sessions.list", "user"),
+    ("sessions.get", "user"),
+    ("sessions.end", "user"),
     ("users.admit", "user"),
     ("users.me", "user"),
     ("users.add", "admin"),
@@ -40,6 +45,14 @@ const LEAST: [(&str, &str); 27] = [
     ("tools.accept", "user"),
     ("tools.overrule", "user"),
     ("lanes.open", "user"),
+    // Whose the session is decides about the rest: `nobody_else_reaches_a_members_files`.
+    ("files.list", "user"),
+    ("files.open", "user"),
+    ("files.read", "user"),
+    ("files.append", "user"),
+    ("files.write", "user"),
+    ("files.remove", "user"),
+    ("files.discard", "user"),
     // Nobody's: shows that a row here which is no command is noticed.
     ("nobody.knows", "operator"),
 ];

@@ -13,8 +13,11 @@ use crate::{
 
 pub mod catalogue;
 pub mod configurations;
+pub mod files;
 pub mod lanes;
 pub mod organizations;
+pub mod prompts;
+pub mod sessions;
 pub mod tools;
 pub mod users;
 
@@ -144,6 +147,10 @@ macro_rules! commands {
                 "organizations.list": organizations::List -> Page<organizations::Organization> { Direct, Operator, 15 },
                 "organizations.read_own": organizations::ReadOwn -> organizations::Organization { Direct, User, 15 },
                 "organizations.change_own": organizations::ChangeOwn -> organizations::Organization { Direct, Admin, 15 },
+                "sessions.open": sessions::Open -> sessions::Session { Direct, User, 30 },
+                "sessions.list": sessions::List -> Page<sessions::Session> { Direct, User, 15 },
+                "sessions.get": sessions::Get -> sessions::Session { Direct, User, 15 },
+                "sessions.end": sessions::End -> () { Direct, User, 15 },
                 "users.admit": users::Admit -> users::Admitted { Direct, User, 10 },
                 "users.me": users::Me -> users::Myself { Direct, User, 10 },
                 "users.add": users::Add -> users::Member { Direct, Admin, 15 },
@@ -151,6 +158,13 @@ macro_rules! commands {
                 "users.get": users::Get -> users::Member { Direct, Admin, 15 },
                 "users.change": users::Change -> users::Member { Direct, Admin, 15 },
                 "users.remove": users::Remove -> () { Direct, Admin, 15 },
+                "files.list": files::List -> Page<files::File> { Direct, User, 15 },
+                "files.open": files::Open -> files::Opened { Direct, User, 15 },
+                "files.read": files::Read -> files::Part { Direct, User, 15 },
+                "files.append": files::Append -> files::Appended { Direct, User, 15 },
+                "files.write": files::Write -> files::Written { Direct, User, 15 },
+                "files.remove": files::Remove -> () { Direct, User, 15 },
+                "files.discard": files::Discard -> () { Direct, User, 15 },
             }
             token {
                 "catalogue.list": catalogue::List -> Page<catalogue::Entry> { Direct, User, 15 },

@@ -15,6 +15,18 @@ identifier!(
     ConfigurationId
 );
 identifier!(
+    /// A session: one agent's run on behalf of one member.
+    SessionId
+);
+identifier!(
+    /// One content of a file: another one each time the file is written.
+    ObjectId
+);
+identifier!(
+    /// A system prompt of an organization, of a member or of the platform.
+    PromptId
+);
+identifier!(
     /// One command on its way: a direct command or a queued call.
     CallId
 );

@@ -7,12 +7,15 @@ use shared::{
     bus::{
         Bus,
         kv::{Bucket, Watch},
-        state::{ConfigurationState, Limits, access_key, configuration_key, limits_key},
+        state::{ConfigurationState, Limits, SessionState, access_key, configuration_key, limits_key},
     },
     command::users::Admitted,
+    db::sessions::Place,
     id::{ConfigurationId, OrganizationId},
 };
 use tokio::sync::Notify;
+
+use crate::files::burying::Leftovers;
 
 /// What changed.
 #[derive(Clone, Debug)]
@@ -21,8 +24,12 @@ pub enum Announcement {
     Limits(OrganizationId, Limits),
     /// A member's standing, by subject.
     Access(OrganizationId, String, Admitted),
+    /// Something happened to sessions: what follows from it waits to be run.
+    Sessions,
     /// A configuration.
     Configuration(OrganizationId, ConfigurationId, ConfigurationState),
+    /// Something in a session's workspace is to be removed: for this worker, or whichever comes by.
+    Leftovers(Place),
 }
 
 /// Spreads news without putting older ones last.
@@ -31,12 +38,17 @@ pub struct Announcer {
     bus: Bus,
     /// Told when a piece of news could not be written.
     pub missed: Arc<Notify>,
+    /// Told when something happened to sessions.
+    pub happened: Arc<Notify>,
     /// What everybody believes about limits.
     pub limits: Watch<Limits>,
     /// What everybody believes about members.
     pub access: Watch<Admitted>,
     /// What everybody believes about configurations.
     pub configurations: Watch<ConfigurationState>,
+    /// Which sessions everybody believes to be over.
+    pub sessions: Watch<SessionState>,
+    leftovers: Option<Leftovers>,
 }
 
 impl Announcer {
@@ -51,10 +63,19 @@ impl Announcer {
         Self {
             bus: bus.clone(),
             missed: Arc::default(),
+            happened: Arc::default(),
             limits: watch(bus, Bucket::Limits, writes),
             access: watch(bus, Bucket::Access, writes),
             configurations: watch(bus, Bucket::Configs, writes),
+            sessions: watch(bus, Bucket::Sessions, writes),
+            leftovers: None,
         }
+    }
+
+    /// Names leftovers here too.
+    #[must_use]
+    pub fn naming(self, leftovers: Leftovers) -> Self {
+        Self { leftovers: Some(leftovers), ..self }
     }
 
     /// Writes one piece of news.
@@ -67,9 +88,18 @@ impl Announcer {
                 let key = access_key(*organization, subject);
                 self.bus.put_newer(&self.access, Bucket::Access, &key, admitted).await
             }
+            Announcement::Sessions => {
+                self.happened.notify_one();
+                Ok(())
+            }
             Announcement::Configuration(organization, id, state) => {
                 let key = configuration_key(*organization, *id);
                 self.bus.put_newer(&self.configurations, Bucket::Configs, &key, state).await
+            }
+            Announcement::Leftovers(place) => {
+                // Where there is no room for more, the next pass finds it.
+                let _ = self.leftovers.as_ref().map(|leftovers| leftovers.try_send(*place));
+                return;
             }
         };
         if let Err(fault) = written {

@@ -10,7 +10,7 @@ use shared::{
         standing::Standing,
         state::{ConfigurationState, Limits},
     },
-    command::{Command, Pool, catalogue, configurations, lanes, organizations, tools, users},
+    command::{Command, Pool, catalogue, configurations, files, lanes, organizations, sessions, tools, users},
     db::Database,
 };
 
@@ -20,6 +20,7 @@ use crate::{
     egress::Egress,
     lanes::LaneLocks,
     run::{Ended, Job, execute, refuse},
+    sessions::SessionsConfig,
     tools::Catalogue,
     upstream::Upstreams,
     vault::Vault,
@@ -86,6 +87,8 @@ parts!(
         announcer: Announcer,
         /// Who may act.
         standing: Standing,
+        /// What the deployment chose about sessions.
+        sessions: SessionsConfig,
     }
 );
 parts!(

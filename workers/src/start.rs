@@ -17,12 +17,14 @@ use crate::{
     catalogue::{CatalogueConfig, Programs},
     controller, direct,
     egress::{Egress, EgressConfig, proxy::Proxy},
+    files::burying,
     lanes::LaneLocks,
     ops::{self, Window},
     outbox,
     pools::{Audit, Controller, Dispatch, Session, Token, Tool},
     queued::{self, Load},
     reconcile, rotation,
+    sessions::{self, SessionsConfig},
     tools::{self, Catalogue},
     trail,
     upstream::{FastMcpConfig, Upstreams},
@@ -66,6 +68,9 @@ struct Queue {
     /// Most calls of one organization, waiting and running together.
     #[serde(default = "default_bound", deserialize_with = "config::number")]
     calls_per_organization: u16,
+    /// What the files of all sessions may take together, in mebibytes.
+    #[serde(default = "default_files", deserialize_with = "config::number")]
+    files_mebibytes: u32,
     /// Copies of what must survive the loss of a server.
     #[serde(default = "default_replicas", deserialize_with = "config::number")]
     replicas: u8,
@@ -73,6 +78,10 @@ struct Queue {
 
 const fn default_bound() -> u16 {
     1_000
+}
+
+const fn default_files() -> u32 {
+    4_096
 }
 
 const fn default_replicas() -> u8 {
@@ -91,6 +100,7 @@ struct Configuration {
     fastmcp: Option<FastMcpConfig>,
     stdio: Option<FastMcpConfig>,
     catalogue: CatalogueConfig,
+    sessions: SessionsConfig,
 }
 
 /// Reads everything the pool needs; all problems come at once.
@@ -112,6 +122,7 @@ fn read(pool: Pool) -> Result<Configuration, config::Problems> {
     let fastmcp = service("fastmcp", "FASTMCP_URL");
     let stdio = service("fastmcp_stdio", "FASTMCP_STDIO_URL");
     let catalogue = if pool == Pool::Token { reader.read("fastmcp") } else { Some(CatalogueConfig::default()) };
+    let sessions = reader.read("sessions");
     let complete = (|| {
         Some(Configuration {
             nats: nats?,
@@ -125,6 +136,7 @@ fn read(pool: Pool) -> Result<Configuration, config::Problems> {
             fastmcp: fastmcp?,
             stdio: stdio?,
             catalogue: catalogue?,
+            sessions: sessions?,
         })
     })();
     reader.finish()?;
@@ -172,7 +184,7 @@ pub async fn run(pool: Pool) -> anyhow::Result<()> {
     let shift = Shift { tasks: TaskTracker::new(), stop: stop.clone(), grace };
     let signal = tokio::spawn(stop_on_signal(stop.clone()));
     match pool {
-        Pool::Session => session(bus.clone(), database.clone(), shift).await?,
+        Pool::Session => session(configuration.sessions, bus.clone(), database.clone(), shift).await?,
         Pool::Token => token(configuration, bus.clone(), database.clone(), shift).await?,
         Pool::Tool => tool(configuration, bus.clone(), database.clone(), load, shift).await?,
         Pool::Audit => audit(bus.clone(), database.clone(), shift).await?,
@@ -229,11 +241,14 @@ impl Shift {
     }
 }
 
-async fn session(bus: Bus, database: Database, shift: Shift) -> anyhow::Result<()> {
-    let announcer = Announcer::new(&bus, &[Bucket::Limits, Bucket::Access]);
+async fn session(sessions: SessionsConfig, bus: Bus, database: Database, shift: Shift) -> anyhow::Result<()> {
+    let (leftovers, known) = burying::leftovers();
+    let announcer = Announcer::new(&bus, &[Bucket::Limits, Bucket::Access, Bucket::Sessions]).naming(leftovers);
     let standing = Standing::new(announcer.access.clone(), announcer.limits.clone());
-    let parts = Arc::new(Session { bus, database, announcer, standing });
+    let parts = Arc::new(Session { bus, database, announcer, standing, sessions });
+    tokio::spawn(sessions::upkeep::serve(Arc::clone(&parts), shift.stop.clone()));
     tokio::spawn(reconcile::serve(Arc::clone(&parts), shift.stop.clone()));
+    tokio::spawn(burying::serve(Arc::clone(&parts), known, shift.stop.clone()));
     shift.answer(parts).await
 }
 
@@ -312,11 +327,12 @@ async fn audit(bus: Bus, database: Database, shift: Shift) -> anyhow::Result<()>
 }
 
 async fn control(configuration: Configuration, bus: Bus, database: Database, shift: Shift) -> anyhow::Result<()> {
-    let Queue { calls_per_organization, replicas } = configuration.queue;
-    let sizes = Sizes { calls_per_organization, replicas };
+    let Queue { calls_per_organization, files_mebibytes, replicas } = configuration.queue;
+    let sizes = Sizes { calls_per_organization, files_mebibytes, replicas };
     let administration = Administration::connect(&configuration.jetstream.on(&configuration.nats)).await?;
     let limits = bus.watch(Bucket::Limits);
     let parts = Arc::new(Controller { bus, administration, database, limits, locks: LaneLocks::default() });
     tokio::spawn(controller::serve(Arc::clone(&parts), sizes, shift.stop.clone()));
+    tokio::spawn(sessions::sweep::serve(Arc::clone(&parts), shift.stop.clone()));
     shift.answer(parts).await
 }

@@ -11,7 +11,10 @@ use super::{
     members,
     routes::{self, RouteLine},
 };
-use crate::world::{Answer, Client, System, Tenant};
+use crate::{
+    sessions::{self, SESSIONS},
+    world::{Answer, Client, System, Tenant},
+};
 
 /// How a route is attacked. Every route has one line in [`CASES`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +37,12 @@ enum Case {
     Member,
     /// A call that names a configuration by id or name.
     Call,
+    /// The list of sessions, and opening one.
+    Sessions,
+    /// One session by id.
+    Session,
+    /// Never ends by itself: `a_member_hears_their_own_sessions_and_an_admin_everybodys` shows it.
+    Stream,
     /// A trial that names a configuration by its id.
     Trial,
     /// The deployment's, the same for every member.
@@ -42,7 +51,7 @@ enum Case {
     Public,
 }
 
-const CASES: [(&str, &str, Case); 35] = [
+const CASES: [(&str, &str, Case); 44] = [
     ("GET", "/", Case::Public),
     ("GET", "/api/v1/mcp/catalogue", Case::Shared),
     ("GET", "/api/v1/mcp/configurations", Case::List),
@@ -54,6 +63,15 @@ const CASES: [(&str, &str, Case); 35] = [
     ("PUT", "/api/v1/mcp/configurations/:id/tools/:tool", Case::Item),
     ("POST", "/api/v1/mcp/configurations/:id/tools/:tool/accept", Case::Item),
     ("POST", "/api/v1/mcp/test", Case::Trial),
+    ("GET", "/api/v1/sessions", Case::Sessions),
+    ("POST", "/api/v1/sessions", Case::Sessions),
+    ("GET", "/api/v1/sessions/:id", Case::Session),
+    ("DELETE", "/api/v1/sessions/:id", Case::Session),
+    ("GET", "/api/v1/sessions/:id/files", Case::Session),
+    ("GET", "/api/v1/sessions/:id/files/*path", Case::Session),
+    ("PUT", "/api/v1/sessions/:id/files/*path", Case::Session),
+    ("DELETE", "/api/v1/sessions/:id/files/*path", Case::Session),
+    ("GET", "/api/v1/events", Case::Stream),
     ("GET", "/api/v1/me", Case::Caller),
     ("GET", "/api/v1/organizations", Case::Operators),
     ("POST", "/api/v1/organizations", Case::Operators),
@@ -115,6 +133,7 @@ struct Side {
     /// A member's id, and the subject of their tokens.
     member: String,
     subject: String,
+    session: String,
 }
 
 async fn side(system: &System) -> Side {
@@ -141,7 +160,11 @@ async fn side(system: &System) -> Side {
         members["items"].as_array().expect("items").iter().find(|item| item["role"] == "user").expect("a user");
     let of = |field: &str| member[field].as_str().expect("a text").to_owned();
     let (member, subject) = (of("id"), of("subject"));
-    Side { tenant, demo, only, only_name, own, own_name, member, subject }
+    let session = sessions::open(&tenant.user, json!({})).await;
+    // The rows shall be at rest.
+    sessions::settled_hooks(system, &session).await;
+    let session = session["id"].as_str().expect("an id").to_owned();
+    Side { tenant, demo, only, only_name, own, own_name, member, subject, session }
 }
 
 pub(crate) async fn another_organizations_things_are_as_unknown_as_nothing(system: Arc<System>) {
@@ -165,7 +188,13 @@ pub(crate) async fn another_organizations_things_are_as_unknown_as_nothing(syste
 async fn attack(system: &System, client: &Client, attacker: &Side, victim: &Side, route: &RouteLine, case: Case) {
     let method: Method = route.method.parse().expect("a method");
     match case {
-        Case::Public => {}
+        Case::Public | Case::Stream => {}
+        Case::Sessions => of_sessions(client, victim, &method).await,
+        Case::Session => {
+            let ask =
+                async |id: &str| client.send(client.request(method.clone(), &route.path.replace(":id", id))).await;
+            same(&ask(&victim.session).await, &ask(&Uuid::now_v7().to_string()).await);
+        }
         Case::Shared => {
             let answer = client.get(&route.path).await;
             assert_eq!(answer.status, 200, "{}", answer.text);
@@ -219,6 +248,28 @@ async fn attack(system: &System, client: &Client, attacker: &Side, victim: &Side
                 same(&ask(named).await, &ask(&nothing).await);
             }
         }
+    }
+}
+
+/// Nothing of theirs is listed, by whatever is asked for, and none is opened for them.
+async fn of_sessions(client: &Client, victim: &Side, method: &Method) {
+    if *method == Method::POST {
+        for field in ["organization", "organization_id", "org_id", "user", "subject", "id"] {
+            let mut body = json!({ "agent_type": "theirs" });
+            body[field] = json!(victim.tenant.id);
+            client.post(SESSIONS, &body).await.problem(400, "invalid");
+        }
+        return;
+    }
+    for query in [
+        "".to_owned(),
+        "?all=true".to_owned(),
+        format!("?user={}", victim.member),
+        format!("?cursor={}", victim.session),
+    ] {
+        let answer = client.get(&format!("{SESSIONS}{query}")).await;
+        assert!([200, 403].contains(&answer.status.as_u16()), "{}", answer.text);
+        nothing_of(victim, &answer);
     }
 }
 
@@ -302,7 +353,8 @@ fn same(foreign: &Answer, missing: &Answer) {
 /// Nothing in an answer names the other side.
 fn nothing_of(victim: &Side, answer: &Answer) {
     let id = victim.tenant.id.to_string();
-    for mark in [&id, &victim.demo, &victim.only, &victim.own, &victim.only_name, &victim.own_name, &victim.member] {
+    let marks = [&id, &victim.demo, &victim.only, &victim.own, &victim.only_name, &victim.own_name, &victim.member];
+    for mark in marks.into_iter().chain([&victim.session]) {
         assert!(!answer.text.contains(mark.as_str()), "{mark} is not theirs to see: {}", answer.text);
     }
 }

@@ -102,6 +102,11 @@ fn listening() -> Vec<Act> {
         "calls.>",
         "work.>",
         "audit.>",
+        "files.>",
+        "files.*.*.*.*",
+        "events.>",
+        "events.*",
+        "told.>",
         "kv.>",
         "$KV.>",
         "$JS.>",
@@ -116,6 +121,7 @@ fn listening() -> Vec<Act> {
         acts.push(Act::subscribe(everything, None, &[]));
         acts.push(Act::subscribe(everything, Some("w"), &[]));
     }
+    acts.push(Act::subscribe("told.*", None, &["gateway"]).harmless());
     for role in ROLES {
         acts.push(Act::subscribe(format!("_INBOX_{role}.>"), None, &[role]).harmless());
         acts.push(Act::subscribe(format!("_INBOX_{role}.*.*"), Some("spies"), &[role]).harmless());
@@ -156,6 +162,15 @@ fn sending() -> Vec<Act> {
     acts.push(Act::publish(format!("calls.{PARTITIONS}.tool.{organization}"), &[]));
     acts.push(Act::publish(format!("audit.{organization}"), &POOLS));
     acts.push(Act::publish(format!("audit.{organization}.more"), &[]));
+    acts.push(Act::publish(format!("events.{organization}"), &["session"]));
+    acts.push(Act::publish(format!("events.{organization}.more"), &[]));
+    // What the server did not republish would be told to members.
+    acts.push(Act::publish(format!("told.{organization}"), &[]));
+    // Any part of any session: rows keep organizations apart. One that is empty is a tombstone.
+    let part = format!("files.{organization}.{organization}.{organization}");
+    acts.push(Act::publish(format!("{part}.0"), &["session", "tool"]));
+    acts.push(Act::publish(part.as_str(), &[]));
+    acts.push(Act::publish(format!("{part}.0.more"), &[]));
     acts.push(Act::publish("_INBOX_gateway.permissions.nobody", &POOLS).harmless());
     for pool in POOLS {
         // Tool workers pass calls on, each to the other's inbox.
@@ -179,6 +194,7 @@ fn state() -> Vec<Act> {
             Bucket::Access => (&["session"], &["gateway", "session", "token", "tool"]),
             Bucket::Limits => (&["session"], &["gateway", "session", "token", "tool", "controller"]),
             Bucket::Configs => (&["token"], &["token", "tool"]),
+            Bucket::Sessions => (&["session"], &["session", "tool"]),
             Bucket::Instances => (&[], &["gateway"]),
         };
         acts.push(Act::publish(format!("{}permissions", bucket.subject_prefix()), writers));
@@ -239,8 +255,17 @@ fn jetstream() -> Vec<Act> {
         for act in ["CREATE", "DURABLE.CREATE", "DELETE", "INFO", "PAUSE", "UNPIN", "LEADER.STEPDOWN", "MSG.NEXT"] {
             acts.extend(administering(&format!("CONSUMER.{act}.{stream}.spy")));
         }
-        // Buckets have readers of their own.
-        if !stream.starts_with("KV_") {
+        // Buckets have readers of their own, and so have events.
+        if stream == streams::EVENTS {
+            for request in ["STREAM.MSG.GET", "STREAM.INFO"] {
+                acts.push(Act::publish(format!("js.{request}.{stream}"), &["gateway"]).harmless());
+                acts.push(Act::publish(format!("$JS.API.{request}.{stream}"), &[ADMINISTRATOR]).harmless());
+            }
+        } else if stream == streams::FILES {
+            acts.push(Act::publish(format!("js.STREAM.MSG.GET.{stream}"), &["session", "tool"]).harmless());
+            acts.push(Act::publish(format!("$JS.API.STREAM.MSG.GET.{stream}"), &[ADMINISTRATOR]).harmless());
+            acts.extend(administering(&format!("STREAM.INFO.{stream}")));
+        } else if !stream.starts_with("KV_") {
             acts.extend(administering(&format!("STREAM.MSG.GET.{stream}")));
             acts.extend(administering(&format!("STREAM.INFO.{stream}")));
         }

@@ -46,7 +46,20 @@ fn owned(statements: &[&str]) -> Vec<String> {
 }
 
 /// What is shared is shared for reading, or for writing only, or for some columns.
-const BEYOND: [(&str, &[&str]); 4] = [
+const BEYOND: [(&str, &[&str]); 5] = [
+    (
+        "controller",
+        &[
+            "INSERT INTO sessions (organization_id) VALUES (app.org_id())",
+            "DELETE FROM sessions",
+            "UPDATE sessions SET subject = 'x'",
+            "UPDATE sessions SET prompt = '{}'",
+            "UPDATE sessions SET touched_at = now()",
+            "SELECT FROM audit_outbox",
+            "DELETE FROM audit_outbox",
+            "UPDATE audit_outbox SET event = ''",
+        ],
+    ),
     (
         "tool",
         &[
@@ -61,6 +74,14 @@ const BEYOND: [(&str, &[&str]); 4] = [
             "DELETE FROM mcp_configurations",
             "UPDATE tenant_keys SET state = 'retired'",
             "UPDATE organizations SET concurrency_limit = 256",
+            "INSERT INTO sessions (organization_id) VALUES (app.org_id())",
+            "DELETE FROM sessions",
+            "UPDATE sessions SET state = 'ended'",
+            "DELETE FROM session_files",
+            "UPDATE session_files SET session_id = gen_random_uuid()",
+            "UPDATE session_files SET id = gen_random_uuid()",
+            "UPDATE sessions SET expires_at = now()",
+            "UPDATE sessions SET subject = 'x'",
             "INSERT INTO users (organization_id, subject, role) VALUES (app.org_id(), 'x', 'admin')",
             "SELECT FROM audit_outbox",
             "DELETE FROM audit_outbox",
@@ -71,6 +92,12 @@ const BEYOND: [(&str, &[&str]); 4] = [
         "session",
         &[
             "SELECT FROM audit_outbox",
+            "UPDATE sessions SET subject = 'x'",
+            "UPDATE sessions SET prompt = '{}'",
+            "UPDATE sessions SET expires_at = now()",
+            "UPDATE sessions SET files_quota_bytes = 0",
+            "UPDATE session_files SET session_id = gen_random_uuid()",
+            "UPDATE session_files SET id = gen_random_uuid()",
             "DELETE FROM users",
             "UPDATE users SET subject = 'x'",
             "UPDATE organizations SET id = gen_random_uuid()",
@@ -107,12 +134,32 @@ pub(crate) async fn a_pool_cannot_reach_another_pools_tables(system: Arc<System>
     let tenant = system.organization().await;
     let forbidden: [(&str, &[&str]); 5] = [
         ("session", &["tenant_keys", "mcp_configurations", "mcp_tools", "audit_logs"]),
-        ("token", &["organizations", "users", "audit_logs"]),
+        ("token", &["organizations", "users", "sessions", "session_files", "audit_logs"]),
         ("tool", &["users", "audit_logs"]),
-        ("audit", &["organizations", "users", "tenant_keys", "mcp_configurations", "mcp_tools", "audit_outbox"]),
+        (
+            "audit",
+            &[
+                "organizations",
+                "users",
+                "sessions",
+                "session_files",
+                "tenant_keys",
+                "mcp_configurations",
+                "mcp_tools",
+                "audit_outbox",
+            ],
+        ),
         (
             "controller",
-            &["organizations", "users", "tenant_keys", "mcp_configurations", "mcp_tools", "audit_outbox", "audit_logs"],
+            &[
+                "organizations",
+                "users",
+                "session_files",
+                "tenant_keys",
+                "mcp_configurations",
+                "mcp_tools",
+                "audit_logs",
+            ],
         ),
     ];
     for (pool, tables) in forbidden {

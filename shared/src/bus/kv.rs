@@ -30,13 +30,15 @@ pub enum Bucket {
     Access,
     /// Organization and configuration -> generation.
     Configs,
+    /// Organization and session -> that it is over.
+    Sessions,
     /// Role and process -> heartbeat.
     Instances,
 }
 
 impl Bucket {
     /// Every bucket.
-    pub const ALL: [Self; 4] = [Self::Limits, Self::Access, Self::Configs, Self::Instances];
+    pub const ALL: [Self; 5] = [Self::Limits, Self::Access, Self::Configs, Self::Sessions, Self::Instances];
 
     /// The bucket's name.
     pub const fn name(self) -> &'static str {
@@ -44,6 +46,7 @@ impl Bucket {
             Self::Limits => "LIMITS",
             Self::Access => "ACCESS",
             Self::Configs => "CONFIGS",
+            Self::Sessions => "SESSIONS",
             Self::Instances => "INSTANCES",
         }
     }
@@ -61,6 +64,16 @@ impl Bucket {
     /// Where changes are republished: this and the key.
     pub fn watch_prefix(self) -> String {
         format!("kv.{}.", self.name())
+    }
+
+    /// How long a copy remembers an entry. The server lets go of one without a word when its time is over:
+    /// where keys are not used again, copies must not keep them for ever.
+    const fn remembered_for(self) -> Option<Duration> {
+        match self {
+            // Twice as long as the server keeps one.
+            Self::Sessions => Some(Duration::from_hours(2)),
+            Self::Limits | Self::Access | Self::Configs | Self::Instances => None,
+        }
     }
 
     /// Heartbeats do not; what was decided does.
@@ -197,6 +210,7 @@ struct Seen {
 #[derive(Clone, Debug)]
 struct Entry<T> {
     revision: u64,
+    heard_at: Instant,
     /// Absent once deleted; the revision still guards against older news.
     value: Option<T>,
 }
@@ -307,6 +321,12 @@ impl<T> State<T> {
         *self.complete.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn forget(&self, bucket: Bucket) {
+        if let Some(age) = bucket.remembered_for() {
+            self.write().retain(|_, entry| entry.heard_at.elapsed() < age);
+        }
+    }
+
     fn mark_complete(&self, losses: u64) {
         *self.complete.write().unwrap_or_else(PoisonError::into_inner) = Some(Complete { at: Instant::now(), losses });
         self.changes.send_modify(|_| {});
@@ -335,11 +355,13 @@ impl<T: DeserializeOwned> State<T> {
         let read = payload.map(|payload| read_value(bucket, &key, payload));
         {
             let mut entries = self.write();
-            let known = entries.entry(key).or_insert(Entry { revision: 0, value: None });
+            let known =
+                entries.entry(key).or_insert_with(|| Entry { revision: 0, heard_at: Instant::now(), value: None });
             if known.revision >= revision {
                 return Some(());
             }
             known.revision = revision;
+            known.heard_at = Instant::now();
             match read {
                 Some(Some(value)) => known.value = Some(value),
                 Some(None) => {}
@@ -359,6 +381,8 @@ fn read_value<T: DeserializeOwned>(bucket: Bucket, key: &str, bytes: &[u8]) -> O
 
 /// How often a write is tried against others.
 const PUT_ATTEMPTS: usize = 5;
+/// How often a copy lets go of what it need not remember.
+const FORGET_EVERY: Duration = Duration::from_mins(1);
 /// How often a copy is compared with the bucket.
 const COMPARE_EVERY: Duration = Duration::from_secs(2);
 
@@ -374,6 +398,7 @@ async fn keep<T: DeserializeOwned>(bus: Bus, bucket: Bucket, state: Arc<State<T>
 async fn follow<T: DeserializeOwned>(bus: &Bus, bucket: Bucket, state: &State<T>) -> anyhow::Result<()> {
     let mut news = bus.0.client.subscribe(format!("{}>", bucket.watch_prefix())).await?;
     let mut compare = tokio::time::interval(COMPARE_EVERY);
+    let mut forget = tokio::time::interval(FORGET_EVERY);
     let mut connections = bus.connections();
     loop {
         tokio::select! {
@@ -384,6 +409,7 @@ async fn follow<T: DeserializeOwned>(bus: &Bus, bucket: Bucket, state: &State<T>
                 }
             }
             _ = compare.tick() => catch_up(bus, bucket, state).await?,
+            _ = forget.tick() => state.forget(bucket),
             // What was said while the connection was gone was not heard.
             Ok(()) = connections.changed() => catch_up(bus, bucket, state).await?,
         }

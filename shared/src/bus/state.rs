@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     command::users::Admitted,
-    id::{ConfigurationId, OrganizationId},
+    id::{ConfigurationId, OrganizationId, SessionId},
 };
 
 /// `LIMITS`: what an organization may use.
@@ -59,6 +59,18 @@ pub struct ConfigurationState {
     pub removed: bool,
 }
 
+/// `SESSIONS`: that a session is over. Nothing is told of one that is open: its row says whether it can
+/// be used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionState {
+    /// The row's generation.
+    pub generation: i64,
+    /// True once it is over.
+    pub ended: bool,
+    /// Whose it is.
+    pub subject: String,
+}
+
 /// What grows with every change of the row it tells of: older news must not replace newer.
 pub trait Generation {
     /// The row's generation.
@@ -88,6 +100,17 @@ impl Generation for ConfigurationState {
     }
 }
 
+impl Generation for SessionState {
+    fn generation(&self) -> i64 {
+        self.generation
+    }
+
+    /// As with a configuration: whatever a worker keeps of a session is younger than that.
+    fn kept_for(&self) -> Option<Duration> {
+        self.ended.then_some(Duration::from_hours(1))
+    }
+}
+
 impl Generation for Admitted {
     fn generation(&self) -> i64 {
         self.generation
@@ -114,6 +137,11 @@ pub fn access_key(organization: OrganizationId, subject: &str) -> String {
 /// The key of a configuration.
 pub fn configuration_key(organization: OrganizationId, configuration: ConfigurationId) -> String {
     format!("{organization}.{configuration}")
+}
+
+/// The key of a session.
+pub fn session_key(organization: OrganizationId, session: SessionId) -> String {
+    format!("{organization}.{session}")
 }
 
 #[cfg(test)]

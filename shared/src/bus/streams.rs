@@ -5,13 +5,25 @@ use std::time::Duration;
 
 use async_nats::jetstream::stream::{Config, DiscardPolicy, Republish, RetentionPolicy, StorageType};
 
-use super::{administration::Administration, kv::Bucket};
+use super::{
+    administration::Administration,
+    kv::Bucket,
+    subject::{FILE_PARTS, events_of, told},
+};
 use crate::{fault::Fault, id::PARTITIONS};
 
 /// The stream of audit events.
 pub const AUDIT: &str = "AUDIT";
 /// The durable consumer the audit pool reads by.
 pub const AUDIT_WRITER: &str = "writer";
+
+/// The stream of tenant events.
+pub const EVENTS: &str = "EVENTS";
+/// Tenant events of one organization that are kept.
+pub const EVENTS_PER_ORGANIZATION: i64 = 2_000;
+
+/// The stream of files' parts.
+pub const FILES: &str = "FILES";
 
 const MEBIBYTE: i64 = 1024 * 1024;
 
@@ -20,13 +32,15 @@ const MEBIBYTE: i64 = 1024 * 1024;
 pub struct Sizes {
     /// Most calls of one organization, waiting and running together.
     pub calls_per_organization: u16,
+    /// What the files of all sessions may take together, in mebibytes.
+    pub files_mebibytes: u32,
     /// Copies of what must survive the loss of a server: 1, or 3 where there are three servers.
     pub replicas: u8,
 }
 
 impl Default for Sizes {
     fn default() -> Self {
-        Self { calls_per_organization: 1_000, replicas: 1 }
+        Self { calls_per_organization: 1_000, files_mebibytes: 4_096, replicas: 1 }
     }
 }
 
@@ -39,6 +53,8 @@ pub fn calls(partition: u16) -> String {
 pub fn all(sizes: Sizes) -> Vec<Config> {
     let mut streams: Vec<Config> = (0..PARTITIONS).map(|partition| calls_stream(partition, sizes)).collect();
     streams.push(audit_stream(sizes));
+    streams.push(events_stream(sizes));
+    streams.push(files_stream(sizes));
     streams.extend(Bucket::ALL.map(|bucket| bucket_stream(bucket, sizes)));
     streams
 }
@@ -77,6 +93,57 @@ fn audit_stream(sizes: Sizes) -> Config {
         duplicate_window: Duration::from_mins(2),
         deny_delete: true,
         deny_purge: true,
+        max_consumers: 16,
+        ..Default::default()
+    }
+}
+
+fn events_stream(sizes: Sizes) -> Config {
+    Config {
+        name: EVENTS.to_owned(),
+        subjects: vec![events_of("*")],
+        retention: RetentionPolicy::Limits,
+        storage: StorageType::File,
+        num_replicas: usize::from(sizes.replicas),
+        // News, not records: the oldest go first, those of the organization that says most before others'.
+        discard: DiscardPolicy::Old,
+        max_messages_per_subject: EVENTS_PER_ORGANIZATION,
+        max_bytes: 256 * MEBIBYTE,
+        max_age: Duration::from_hours(1),
+        duplicate_window: Duration::from_mins(2),
+        allow_rollup: false,
+        deny_delete: true,
+        deny_purge: true,
+        allow_direct: false,
+        // Gateways listen here: no consumer, as with buckets.
+        republish: Some(Republish {
+            source: events_of("*"),
+            destination: told("{{wildcard(1)}}"),
+            headers_only: false,
+        }),
+        max_consumers: 16,
+        ..Default::default()
+    }
+}
+
+fn files_stream(sizes: Sizes) -> Config {
+    Config {
+        name: FILES.to_owned(),
+        subjects: vec![FILE_PARTS.to_owned()],
+        retention: RetentionPolicy::Limits,
+        storage: StorageType::File,
+        num_replicas: usize::from(sizes.replicas),
+        // A part's tombstone takes its place.
+        max_messages_per_subject: 1,
+        // Full means refused and told: a file that is there stays.
+        discard: DiscardPolicy::New,
+        max_bytes: i64::from(sizes.files_mebibytes) * MEBIBYTE,
+        allow_message_ttl: true,
+        // As with buckets: parts go one by one, each by whoever may write it.
+        allow_rollup: false,
+        deny_delete: true,
+        deny_purge: true,
+        allow_direct: false,
         max_consumers: 16,
         ..Default::default()
     }

@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use super::files::Object;
 use crate::{
     command::{Command, Pool},
     id::OrganizationId,
@@ -39,6 +40,25 @@ pub fn direct_to(pool: Pool) -> String {
 pub fn audit(organization: OrganizationId) -> String {
     format!("audit.{organization}")
 }
+
+/// `events.<org>`: what an organization's members are told. `*` stands for every organization.
+pub fn events_of(organization: &str) -> String {
+    format!("events.{organization}")
+}
+
+/// `told.<org>`: the same as the server republishes it to gateways.
+pub fn told(organization: &str) -> String {
+    format!("told.{organization}")
+}
+
+/// `files.<org>.<session>.<object>.<part>`: one part of a file's content.
+pub fn file_part(object: &Object, part: u32) -> String {
+    let Object { organization, session, id } = object;
+    format!("files.{organization}.{session}.{id}.{part}")
+}
+
+/// Every part of every content.
+pub const FILE_PARTS: &str = "files.*.*.*.*";
 
 /// `_INBOX_<user>`: replies to a NATS user. Users cannot subscribe each other's.
 pub fn inbox_prefix(user: &str) -> String {

@@ -13,8 +13,8 @@ use serde::Serialize;
 use super::{
     Role, administration, intake,
     kv::Bucket,
-    streams::{self, AUDIT, AUDIT_WRITER, Sizes},
-    subject::{API_PREFIX, WORK_GROUP, api, direct_to, inbox_prefix, nobody, pass, work},
+    streams::{self, AUDIT, AUDIT_WRITER, EVENTS, FILES, Sizes},
+    subject::{API_PREFIX, FILE_PARTS, WORK_GROUP, api, direct_to, events_of, inbox_prefix, nobody, pass, told, work},
 };
 use crate::{command::Pool, id::PARTITIONS};
 
@@ -38,6 +38,10 @@ pub fn permissions(role: Role) -> Permissions {
             publish.extend(Pool::ALL.map(direct_to));
             publish.extend((0..PARTITIONS).map(|partition| format!("calls.{partition}.*.*")));
             watches(&[Bucket::Access, Bucket::Limits, Bucket::Instances], &mut publish, &mut subscribe);
+            // Tenant events: what was said before, and what is said now.
+            publish.push(api(&format!("STREAM.INFO.{EVENTS}")));
+            publish.push(api(&format!("STREAM.MSG.GET.{EVENTS}")));
+            subscribe.push(told("*"));
         }
         Role::Pool(pool) => {
             publish.push(format!("{}.>", inbox_prefix(Role::Gateway.name())));
@@ -56,7 +60,10 @@ fn pool_permissions(pool: Pool, publish: &mut Vec<String>, subscribe: &mut Vec<S
         Pool::Session => {
             publish.push(format!("{}>", Bucket::Access.subject_prefix()));
             publish.push(format!("{}>", Bucket::Limits.subject_prefix()));
-            watches(&[Bucket::Access, Bucket::Limits], publish, subscribe);
+            publish.push(format!("{}>", Bucket::Sessions.subject_prefix()));
+            publish.push(events_of("*"));
+            watches(&[Bucket::Access, Bucket::Limits, Bucket::Sessions], publish, subscribe);
+            keeps_files(publish);
         }
         Pool::Token => {
             publish.push(format!("{}>", Bucket::Configs.subject_prefix()));
@@ -68,7 +75,8 @@ fn pool_permissions(pool: Pool, publish: &mut Vec<String>, subscribe: &mut Vec<S
             publish.push(pass(pool));
             publish.push(format!("{}.>", inbox_prefix(pool.name())));
             subscribe.push(format!("{} {WORK_GROUP}", pass(pool)));
-            watches(&[Bucket::Configs, Bucket::Access, Bucket::Limits], publish, subscribe);
+            watches(&[Bucket::Configs, Bucket::Access, Bucket::Limits, Bucket::Sessions], publish, subscribe);
+            keeps_files(publish);
         }
         Pool::Audit => {
             publish.push(api(&format!("CONSUMER.INFO.{AUDIT}.{AUDIT_WRITER}")));
@@ -78,6 +86,12 @@ fn pool_permissions(pool: Pool, publish: &mut Vec<String>, subscribe: &mut Vec<S
         // It administers as another user, in JetStream's account.
         Pool::Controller => watches(&[Bucket::Limits], publish, subscribe),
     }
+}
+
+/// Writing, removing and reading the parts of files.
+fn keeps_files(publish: &mut Vec<String>) {
+    publish.push(FILE_PARTS.to_owned());
+    publish.push(api(&format!("STREAM.MSG.GET.{FILES}")));
 }
 
 /// Reading a bucket: its last revision, its entries, and changes as the server republishes them.
@@ -120,9 +134,10 @@ struct Imports {
 impl Imports {
     /// Exactly what some role may publish to JetStream, or hear from it.
     fn new() -> Self {
-        let from_jetstream =
-            |subject: &String| ["$", "calls.", "audit.", "js."].iter().any(|prefix| subject.starts_with(prefix));
-        let delivered = |subject: &String| subject.starts_with("kv.");
+        let from_jetstream = |subject: &String| {
+            ["$", "calls.", "audit.", "events.", "files.", "js."].iter().any(|prefix| subject.starts_with(prefix))
+        };
+        let delivered = |subject: &String| ["kv.", "told."].iter().any(|prefix| subject.starts_with(prefix));
         let all = || Role::ALL.into_iter().map(permissions);
         Self {
             services: all().flat_map(|role| role.publish).filter(from_jetstream).collect(),
