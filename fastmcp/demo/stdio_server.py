@@ -45,6 +45,14 @@ def list_files(path="."):
     return sorted(os.listdir(path))
 
 
+def write_then_sleep(path, ms):
+    """Write half of a file, and sleep before the rest."""
+    Path(path).write_text("half", "utf-8")
+    time.sleep(ms / 1000)
+    Path(path).write_text("whole", "utf-8")
+    return "written"
+
+
 def remove_file(path):
     """Remove a file."""
     os.unlink(path)
@@ -230,7 +238,7 @@ TOOLS = {
     tool.__name__: tool
     for tool in (
         *(echo, write_file, read_file, list_files, sleep, whoami, connect, connect_local),
-        *(remove_file, link, pipe, swap, write_odd),
+        *(write_then_sleep, remove_file, link, pipe, swap, write_odd),
         *(spawn, allocate, write_big, write_many, nest, flood, notify, burn, end),
     )
 }

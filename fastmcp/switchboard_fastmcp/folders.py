@@ -161,19 +161,25 @@ class Folder:
         if depth > MAX_DEPTH:
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
         for name in os.listdir(folder):
-            path = prefix + name
-            mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
-            if not stat.S_ISDIR(mode):
-                if path not in wanted or not stat.S_ISREG(mode):
-                    os.unlink(name, dir_fd=folder)
-                continue
-            below = _allowed(folder, name, _FOLDER)
-            try:
-                self._keep_only(below, f"{path}/", wanted, folders, depth + 1)
-            finally:
-                os.close(below)
-            if path not in folders:
-                os.rmdir(name, dir_fd=folder)
+            # A running program may be quicker.
+            with contextlib.suppress(FileNotFoundError):
+                self._keep_or_remove(folder, name, prefix + name, wanted, folders, depth)
+
+    def _keep_or_remove(
+        self, folder: int, name: str, path: str, wanted: Manifest, folders: set[str], depth: int
+    ) -> None:
+        mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+        if not stat.S_ISDIR(mode):
+            if path not in wanted or not stat.S_ISREG(mode):
+                os.unlink(name, dir_fd=folder)
+            return
+        below = _allowed(folder, name, _FOLDER)
+        try:
+            self._keep_only(below, f"{path}/", wanted, folders, depth + 1)
+        finally:
+            os.close(below)
+        if path not in folders:
+            os.rmdir(name, dir_fd=folder)
 
     def place(self, path: str, staged: Path) -> None:
         """Move a finished file to its path. Raises `OSError` where something is in its way."""

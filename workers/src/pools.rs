@@ -8,7 +8,7 @@ use shared::{
         administration::Administration,
         kv::Watch,
         standing::Standing,
-        state::{ConfigurationState, Limits},
+        state::{ConfigurationState, Limits, SessionState},
     },
     command::{Command, Pool, catalogue, configurations, files, lanes, organizations, sessions, tools, users},
     db::Database,
@@ -21,7 +21,7 @@ use crate::{
     lanes::LaneLocks,
     run::{Ended, Job, execute, refuse},
     sessions::SessionsConfig,
-    tools::Catalogue,
+    tools::{Catalogue, Sessions},
     upstream::Upstreams,
     vault::Vault,
 };
@@ -119,6 +119,10 @@ parts!(
         catalogue: Catalogue,
         /// The latest state of each configuration.
         configurations: Watch<ConfigurationState>,
+        /// Sessions in which calls run.
+        sessions: Sessions,
+        /// Sessions that are over.
+        session_news: Watch<SessionState>,
     }
 );
 parts!(

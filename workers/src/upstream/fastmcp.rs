@@ -6,6 +6,7 @@
 mod answer;
 mod config;
 mod signature;
+pub mod workspace;
 
 use std::{
     sync::{
@@ -185,8 +186,8 @@ impl Remote {
         let transport = specification.transport.name();
         let mut described = match &specification.target {
             Target::Endpoint(url) => json!({ "transport": transport, "url": url.as_str(), "auth": auth }),
-            Target::Program { catalogue, workspace } => {
-                json!({ "transport": transport, "catalogue": catalogue, "workspace": workspace })
+            Target::Program { catalogue, workspace, is_kept } => {
+                json!({ "transport": transport, "catalogue": catalogue, "workspace": workspace, "kept": is_kept })
             }
         };
         if let Credential::Header { name, value } = &specification.credential {

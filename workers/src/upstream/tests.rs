@@ -48,6 +48,7 @@ fn specification(endpoint: &Url) -> Specification {
         organization: OrganizationId::new(),
         configuration: ConfigurationId::new(),
         generation: 1,
+        session: None,
         target: Target::Endpoint(endpoint.clone()),
         transport: Transport::Http,
         via: Via::Native,
