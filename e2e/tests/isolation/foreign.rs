@@ -162,6 +162,9 @@ async fn side(system: &System) -> Side {
     let (member, subject) = (of("id"), of("subject"));
     let session = sessions::open(&tenant.user, json!({})).await;
     // The rows shall be at rest.
+    let path = format!("{}/files/theirs", sessions::item(&session));
+    let written = tenant.user.send(tenant.user.request(Method::PUT, &path).body("theirs")).await;
+    assert_eq!(written.status, 201, "{}", written.text);
     sessions::settled_hooks(system, &session).await;
     let session = session["id"].as_str().expect("an id").to_owned();
     Side { tenant, demo, only, only_name, own, own_name, member, subject, session }
