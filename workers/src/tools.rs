@@ -33,6 +33,7 @@ mod testing;
 mod unambiguous;
 
 pub use catalogue::Catalogue;
+pub(crate) use filter::admits;
 
 use retrying::Failed;
 

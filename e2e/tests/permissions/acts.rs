@@ -196,6 +196,7 @@ fn state() -> Vec<Act> {
             Bucket::Limits => (&["session"], &["gateway", "session", "token", "tool", "controller"]),
             Bucket::Configs => (&["token"], &["token", "tool"]),
             Bucket::Sessions => (&["session"], &["session", "tool"]),
+            Bucket::Prompts => (&["session"], &["session"]),
             Bucket::Instances => (&[], &["gateway"]),
         };
         acts.push(Act::publish(format!("{}permissions", bucket.subject_prefix()), writers));
