@@ -31,6 +31,7 @@ mod permissions;
 mod pooler;
 mod programs;
 mod promises;
+mod prompts;
 mod roles;
 mod rotation;
 mod schemas;
@@ -250,6 +251,26 @@ fn main() -> ExitCode {
             a_member_has_so_many_streams_and_gets_one_back,
             a_reader_that_does_not_keep_up_is_cut_and_goes_on_later,
         }
+        prompts {
+            whose_a_prompt_is_decides_who_writes_it,
+            the_database_lets_nobody_write_what_is_not_theirs,
+            a_prompts_name_is_unique_among_its_owners,
+            what_was_written_of_a_prompt_stands_in_the_trail,
+            every_write_of_a_prompt_is_a_version_that_outlives_it,
+            of_many_who_replace_the_same_version_of_a_prompt_one_wins,
+            a_prompt_changed_by_hand_is_a_version_too,
+            a_preview_shows_all_four_layers_with_their_provenance,
+            an_admin_sees_what_a_member_gets_and_nobody_else_does,
+            what_a_user_wrote_is_cleaned_fenced_and_flagged_but_not_rewritten,
+            what_a_template_is_told_is_data,
+            a_write_is_in_what_every_worker_composes_next,
+            what_a_template_is_told_of_a_person_and_an_organization_is_the_latest,
+            a_hostile_template_is_refused_on_save_and_no_worker_minds,
+            a_hostile_template_in_the_database_is_not_rendered,
+            a_template_that_turns_into_too_much_is_refused_by_its_name,
+            bad_bodies_of_a_prompt_are_refused_by_field_and_keep_nothing,
+            there_is_room_for_so_many_prompts_and_so_much_text,
+        }
         roles {
             every_command_is_for_the_roles_that_are_meant,
         }
@@ -271,6 +292,8 @@ fn main() -> ExitCode {
             an_admin_of_one_organization_writes_nothing_into_another,
             a_removed_member_stays_in_the_trail_and_no_record_changes,
             a_limit_is_each_organizations_own,
+            a_global_prompt_comes_first_whatever_its_priority,
+            what_an_admin_wrote_is_not_rewritten,
         }
         files {
             files_of_every_size_come_back_byte_for_byte_under_their_tag,

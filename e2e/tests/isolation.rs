@@ -15,7 +15,7 @@ pub(crate) use self::{
     },
     members::{
         a_member_with_role_user_cannot_do_what_admins_do, a_members_own_configuration_is_unknown_to_the_rest,
-        only_an_operator_creates_and_lists_organizations,
+        only_an_operator_creates_and_lists_organizations, register_own,
     },
     tables::{a_row_cannot_point_into_another_organization, every_table_is_closed_to_other_organizations},
 };

@@ -18,7 +18,7 @@ pub(crate) use self::{
     },
     database::{
         a_pool_cannot_become_another_role, a_pool_cannot_create_or_weaken_anything,
-        a_pool_cannot_reach_another_pools_tables, a_pool_cannot_turn_row_security_off,
+        a_pool_cannot_reach_another_pools_tables, a_pool_cannot_turn_row_security_off, attempt,
     },
     eavesdropping::{
         a_secret_on_its_way_is_heard_by_no_other_role, replies_to_the_gateway_are_heard_by_the_gateway_only,

@@ -12,7 +12,7 @@ use shared::{Code, Deadline, bus::frame::Frame, command::ALL};
 use crate::world::{PATIENCE, System};
 
 /// The least standing that each command takes.
-const LEAST: [(&str, &str); 38] = [
+const LEAST: [(&str, &str); 45] = [
     ("organizations.create", "operator"),
     ("organizations.get", "operator"),
     ("organizations.change", "operator"),
@@ -32,6 +32,14 @@ const LEAST: [(&str, &str); 38] = [
     ("users.get", "admin"),
     ("users.change", "admin"),
     ("users.remove", "admin"),
+    // Whose a prompt is decides about the rest: `whose_a_prompt_is_decides_who_writes_it`.
+    ("prompts.create", "user"),
+    ("prompts.list", "user"),
+    ("prompts.get", "user"),
+    ("prompts.replace", "user"),
+    ("prompts.remove", "user"),
+    ("prompts.versions", "user"),
+    ("prompts.preview", "user"),
     // Whose a configuration is decides about the rest: `a_member_with_role_user_cannot_do_what_admins_do`.
     ("configurations.register", "user"),
     ("configurations.list", "user"),

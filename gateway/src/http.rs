@@ -32,6 +32,7 @@ pub mod operation;
 pub mod organizations;
 pub mod paging;
 pub mod problem;
+pub mod prompts;
 pub mod sessions;
 pub mod tool_calls;
 pub mod tools;
@@ -83,6 +84,7 @@ pub fn operations() -> Vec<Operation> {
         users::operations(),
         files::operations(),
         organizations::operations(),
+        prompts::operations(),
         health::operations(),
         faults::operations(),
         openapi::operations(),

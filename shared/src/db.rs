@@ -23,6 +23,7 @@ mod connection;
 pub mod files;
 pub mod migrate;
 pub mod organizations;
+pub mod prompts;
 pub mod sealed;
 pub mod sessions;
 pub mod tenant_keys;

@@ -7,7 +7,10 @@ use shared::{
     bus::{
         Bus,
         kv::{Bucket, Watch},
-        state::{ConfigurationState, Limits, SessionState, access_key, configuration_key, limits_key},
+        state::{
+            ConfigurationState, Limits, PromptsState, SessionState, access_key, configuration_key, limits_key,
+            prompts_key,
+        },
     },
     command::users::Admitted,
     db::sessions::Place,
@@ -28,6 +31,8 @@ pub enum Announcement {
     Sessions,
     /// A configuration.
     Configuration(OrganizationId, ConfigurationId, ConfigurationState),
+    /// An organization's prompts.
+    Prompts(OrganizationId, PromptsState),
     /// Something in a session's workspace is to be removed: for this worker, or whichever comes by.
     Leftovers(Place),
 }
@@ -48,6 +53,8 @@ pub struct Announcer {
     pub configurations: Watch<ConfigurationState>,
     /// Which sessions everybody believes to be over.
     pub sessions: Watch<SessionState>,
+    /// What everybody believes about prompts.
+    pub prompts: Watch<PromptsState>,
     leftovers: Option<Leftovers>,
 }
 
@@ -68,6 +75,7 @@ impl Announcer {
             access: watch(bus, Bucket::Access, writes),
             configurations: watch(bus, Bucket::Configs, writes),
             sessions: watch(bus, Bucket::Sessions, writes),
+            prompts: watch(bus, Bucket::Prompts, writes),
             leftovers: None,
         }
     }
@@ -95,6 +103,9 @@ impl Announcer {
             Announcement::Configuration(organization, id, state) => {
                 let key = configuration_key(*organization, *id);
                 self.bus.put_newer(&self.configurations, Bucket::Configs, &key, state).await
+            }
+            Announcement::Prompts(organization, state) => {
+                self.bus.put_newer(&self.prompts, Bucket::Prompts, &prompts_key(*organization), state).await
             }
             Announcement::Leftovers(place) => {
                 // Where there is no room for more, the next pass finds it.

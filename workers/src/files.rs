@@ -1,6 +1,7 @@
 //! Files of a session's workspace: for the member whose session it is, and for the calls of programs in
 //! it ([`store`]). What was replaced or given up is removed by [`burying`].
 
+use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use shared::{
     Code, Fault,
@@ -89,18 +90,27 @@ impl Run for Open {
     async fn run(self, scope: &mut Scope<'_, Session>) -> Result<Opened, Fault> {
         usable(scope, self.session).await?;
         scope.notes.detail("path", self.path.as_str());
-        let (object, file) = db::files::get(scope.read().await?, self.session, &self.path).await?;
-        let sha256 = Some(file.sha256.as_str());
-        if self.conditions.if_match.as_ref().is_some_and(|tags| !tags.name(sha256)) {
-            return Err(Fault::new(Code::Stale, "It is not what you read before."));
+        let mut missed = None;
+        loop {
+            let (object, file) = db::files::get(scope.read().await?, self.session, &self.path).await?;
+            if missed == Some(object) {
+                // Its row is there, and looked at after the part was missed.
+                return Err(Fault::internal(format!("a part of {object} is lost")));
+            }
+            let sha256 = Some(file.sha256.as_str());
+            if self.conditions.if_match.as_ref().is_some_and(|tags| !tags.name(sha256)) {
+                return Err(Fault::new(Code::Stale, "It is not what you read before."));
+            }
+            let is_known = self.conditions.if_none_match.as_ref().is_some_and(|tags| tags.name(sha256));
+            if self.head || is_known || file.size_bytes == 0 {
+                return Ok(Opened { file, object, first: Bytes::new() });
+            }
+            match part(scope, self.session, object, 0).await? {
+                Some(first) => return Ok(Opened { file, object, first }),
+                // Another content has taken its place a moment ago, or none.
+                None => missed = Some(object),
+            }
         }
-        let is_known = self.conditions.if_none_match.as_ref().is_some_and(|tags| tags.name(sha256));
-        let first = if self.head || is_known || file.size_bytes == 0 {
-            bytes::Bytes::new()
-        } else {
-            part(scope, self.session, object, 0).await?
-        };
-        Ok(Opened { file, object, first })
     }
 }
 
@@ -113,14 +123,15 @@ impl Run for Read {
         if self.part >= parts {
             return Err(Fault::invalid("part", format!("This content has {parts} parts.")));
         }
-        Ok(Part { bytes: part(scope, self.session, self.object, self.part).await? })
+        let bytes = part(scope, self.session, self.object, self.part).await?;
+        Ok(Part { bytes: bytes.ok_or_else(|| Fault::unknown("file"))? })
     }
 }
 
-/// One part, which may have gone with its file a moment ago.
-async fn part(scope: &Scope<'_, Session>, session: SessionId, id: ObjectId, part: u32) -> Result<bytes::Bytes, Fault> {
+/// One part, unless it has gone with its content.
+async fn part(scope: &Scope<'_, Session>, session: SessionId, id: ObjectId, part: u32) -> Result<Option<Bytes>, Fault> {
     let object = Object { organization: scope.context.organization, session, id };
-    scope.parts.bus.part(&object, part).await?.ok_or_else(|| Fault::unknown("file"))
+    scope.parts.bus.part(&object, part).await
 }
 
 impl Run for Append {

@@ -10,7 +10,7 @@ use shared::{
         standing::Standing,
         state::{ConfigurationState, Limits, SessionState},
     },
-    command::{Command, Pool, catalogue, configurations, files, lanes, organizations, sessions, tools, users},
+    command::{Command, Pool, catalogue, configurations, files, lanes, organizations, prompts, sessions, tools, users},
     db::Database,
 };
 
@@ -19,6 +19,7 @@ use crate::{
     catalogue::Programs,
     egress::Egress,
     lanes::LaneLocks,
+    prompts::Composer,
     run::{Ended, Job, execute, refuse},
     sessions::SessionsConfig,
     tools::{Catalogue, Sessions},
@@ -83,12 +84,14 @@ macro_rules! parts {
 parts!(
     /// The control plane without secrets.
     Session [announcer] <standing> {
-        /// Spreads news of limits and members.
+        /// Spreads news of limits, members and prompts.
         announcer: Announcer,
         /// Who may act.
         standing: Standing,
         /// What the deployment chose about sessions.
         sessions: SessionsConfig,
+        /// Composes prompts.
+        prompts: Composer,
     }
 );
 parts!(

@@ -1,14 +1,39 @@
-//! System prompts: composing one for a session out of what the platform, the organization and the
-//! member have to say.
+//! System prompts: what the platform, an organization and its members have to say to every session, and
+//! composing it. Whose a prompt is decides who writes it; row-level security holds to the same.
 
-use sha2::{Digest, Sha256};
+use std::time::Instant;
+
 use shared::{
-    Fault,
-    command::prompts::{Composed, Layer, MAX_UNTRUSTED_CHARS, Part},
-    db::Transaction,
+    Code, Fault, Role,
+    bus::state::PromptsState,
+    command::{
+        Page,
+        prompts::{
+            Composed, Create, Get, Layer, List, Preview, Prompt, Remove, Replace, Scope as Owner, Source, Version,
+            Versions,
+        },
+    },
+    db::{self, Transaction},
+    id::OrganizationId,
 };
 
-use crate::pools::Session;
+use self::{
+    compose::{Nonce, Piece, put_together},
+    sanitise::sanitised,
+    sources::Sources,
+};
+use crate::{announce::Announcement, pools::Session, run::Run, scope::Scope};
+
+mod checks;
+mod compose;
+mod hex;
+mod sanitise;
+mod signs;
+mod sources;
+mod template;
+mod variables;
+
+pub use sources::Composer;
 
 /// For which session a prompt is composed.
 #[derive(Clone, Copy, Debug)]
@@ -32,32 +57,233 @@ pub struct Given<'a> {
     pub text: &'a str,
 }
 
-/// Composes the prompt of one session. Answers the same text in the same words only to the same lines
-/// around what users wrote: those carry a nonce of this composition.
-pub async fn compose(_parts: &Session, _transaction: &mut Transaction, asked: &Asked<'_>) -> Result<Composed, Fault> {
-    let Some(given) = asked.text else {
-        return Ok(Composed { text: String::new(), sha256: hex(""), parts: Vec::new(), flags: Vec::new() });
+/// The sign of text that had more in it than is seen.
+const HIDDEN: &str = "hidden_characters";
+
+/// Composes the prompt of one session, for a member whom the transaction's actor may compose it for. The
+/// lines around what users wrote carry a nonce of this composition: no two texts are the same.
+pub async fn compose(parts: &Session, transaction: &mut Transaction, asked: &Asked<'_>) -> Result<Composed, Fault> {
+    let started = Instant::now();
+    let of_session = asked.text.map(of_session).transpose()?;
+    let (sources, was_kept) = parts.prompts.sources(transaction, asked.subject).await?;
+    let mut pieces = if sources.templates.is_some() {
+        // What a template costs is bounded, but not as little as one thread of all should bear.
+        let (session, agent_type) = (asked.session.to_owned(), asked.agent_type.to_owned());
+        let subject = asked.subject.to_owned();
+        let render = move || {
+            let asked = Asked { subject: &subject, session: &session, agent_type: &agent_type, text: None };
+            said(&sources, &asked)
+        };
+        tokio::task::spawn_blocking(render).await.map_err(Fault::internal)??
+    } else {
+        said(&sources, asked)?
     };
-    let characters = given.text.chars().count();
-    if characters > MAX_UNTRUSTED_CHARS {
-        return Err(Fault::invalid(given.field, format!("Use at most {MAX_UNTRUSTED_CHARS} characters.")));
-    }
-    let part = Part {
-        scope: Layer::Session,
-        prompt: None,
-        name: None,
-        version: None,
-        sha256: hex(given.text),
-        characters: u32::try_from(characters).unwrap_or(u32::MAX),
-    };
-    Ok(Composed { text: given.text.to_owned(), sha256: hex(given.text), parts: vec![part], flags: Vec::new() })
+    pieces.extend(of_session);
+    let composed = put_together(pieces, &Nonce::new())?;
+    let sources = if was_kept { "kept" } else { "read" };
+    metrics::histogram!("switchboard_prompts_compose_seconds", "sources" => sources).record(started.elapsed());
+    Ok(composed)
 }
 
-/// SHA-256 in hexadecimal.
-fn hex(text: &str) -> String {
-    use std::fmt::Write as _;
-    Sha256::digest(text.as_bytes()).iter().fold(String::with_capacity(64), |mut digits, byte| {
-        let _ = write!(digits, "{byte:02x}");
-        digits
+/// The session's own text, if it may be one.
+fn of_session(given: Given<'_>) -> Result<Piece, Fault> {
+    let text = checks::untrusted(given.field, given.text)?;
+    let mut signs = checks::signs_of(given.text, &text);
+    signs.dedup();
+    Ok(Piece {
+        layer: Layer::Session,
+        priority: 0,
+        prompt: None,
+        sha256: hex::sha256(&text),
+        signs: signs.into_iter().map(|sign| (sign, None)).collect(),
+        text,
     })
+}
+
+/// What each prompt says to this session.
+fn said(sources: &Sources, asked: &Asked<'_>) -> Result<Vec<Piece>, Fault> {
+    let context = sources.templates.as_ref().map(|_| variables::context(&sources.standing, &sources.tools, asked));
+    let foreign = variables::foreign(&sources.standing, &sources.tools, asked);
+    let mut pieces = Vec::with_capacity(sources.prompts.len());
+    for prompt in &sources.prompts {
+        let (text, signs) = match (&prompt.source, &sources.templates, &context) {
+            (Source::Template(_), Some(templates), Some(context)) => {
+                let text = template::render(templates, &prompt.id.to_string(), context).map_err(|fault| Fault {
+                    message: format!("The prompt `{}` cannot be used. {}", prompt.name, fault.message),
+                    ..fault
+                })?;
+                let signs = variables::signs(&foreign, &text);
+                (text, signs)
+            }
+            (source, ..) if prompt.scope == Owner::User => {
+                let text = sanitised(source.text()).into_owned();
+                let signs = checks::signs_of(source.text(), &text);
+                (text, signs.into_iter().map(|sign| (sign, None)).collect())
+            }
+            (source, ..) => (source.text().to_owned(), Vec::new()),
+        };
+        // A template may have nothing to say to this session.
+        if !text.trim().is_empty() {
+            pieces.push(Piece {
+                layer: prompt.scope.into(),
+                priority: prompt.priority,
+                prompt: Some((prompt.id, prompt.name.clone(), prompt.version)),
+                sha256: prompt.sha256.clone(),
+                text,
+                signs,
+            });
+        }
+    }
+    Ok(pieces)
+}
+
+/// Refuses who may not write what is this owner's.
+fn may_write(scope: &Scope<'_, Session>, owner: Owner) -> Result<(), Fault> {
+    let actor = &scope.context.actor;
+    let refused = match owner {
+        Owner::Global if !actor.operator => "Only an operator of the platform writes its prompts.",
+        Owner::Organization if actor.role < Role::Admin => {
+            "Only an admin writes the organization's prompts; use scope `user` for your own."
+        }
+        _ => return Ok(()),
+    };
+    Err(Fault::new(Code::Forbidden, refused))
+}
+
+/// What the trail is told of a prompt that was written, and everybody else of its owner.
+async fn told(scope: &mut Scope<'_, Session>, prompt: &Prompt, version: i64) -> Result<(), Fault> {
+    scope.notes.resource("prompt", &prompt.id);
+    scope.notes.detail("name", prompt.name.as_str());
+    scope.notes.detail("scope", prompt.scope.name());
+    scope.notes.detail("version", version);
+    scope.notes.detail("sha256", prompt.sha256.as_str());
+    let organization = scope.context.organization;
+    let generations = db::prompts::generations(scope.write().await?).await?;
+    let (owner, generation) = match prompt.scope {
+        Owner::Global => (OrganizationId::PLATFORM, generations.global),
+        Owner::Organization | Owner::User => (organization, generations.organization),
+    };
+    scope.announce(Announcement::Prompts(owner, PromptsState { generation }));
+    Ok(())
+}
+
+impl Run for Create {
+    type Parts = Session;
+
+    async fn run(self, scope: &mut Scope<'_, Session>) -> Result<Prompt, Fault> {
+        may_write(scope, self.scope)?;
+        let settings = checks::settings(scope, self.scope, self.settings).await?;
+        let subject = &scope.context.actor.subject;
+        let sha256 = hex::sha256(settings.source.text());
+        let transaction = scope.write().await?;
+        let prompt = db::prompts::insert(transaction, self.scope, subject, &settings, &sha256).await?;
+        db::prompts::fits(transaction, self.scope, subject, settings.source.field()).await?;
+        told(scope, &prompt, prompt.version).await?;
+        Ok(prompt)
+    }
+}
+
+impl Run for List {
+    type Parts = Session;
+
+    async fn run(self, scope: &mut Scope<'_, Session>) -> Result<Page<Prompt>, Fault> {
+        let subject = &scope.context.actor.subject;
+        db::prompts::list(scope.read().await?, subject, &self).await
+    }
+}
+
+impl Run for Get {
+    type Parts = Session;
+
+    async fn run(self, scope: &mut Scope<'_, Session>) -> Result<Prompt, Fault> {
+        scope.notes.resource("prompt", &self.id);
+        let subject = &scope.context.actor.subject;
+        db::prompts::get(scope.read().await?, subject, self.id).await
+    }
+}
+
+impl Run for Replace {
+    type Parts = Session;
+
+    async fn run(self, scope: &mut Scope<'_, Session>) -> Result<Prompt, Fault> {
+        scope.notes.resource("prompt", &self.id);
+        let subject = &scope.context.actor.subject;
+        // Row-level security keeps a row that is not the actor's to write from being locked.
+        let seen = db::prompts::get(scope.write().await?, subject, self.id).await?;
+        may_write(scope, seen.scope)?;
+        let settings = checks::settings(scope, seen.scope, self.settings).await?;
+        let transaction = scope.write().await?;
+        let found = db::prompts::lock(transaction, subject, self.id).await?;
+        self.expected.check(found.version)?;
+        let sha256 = hex::sha256(settings.source.text());
+        let prompt = db::prompts::replace(transaction, &found, subject, &settings, &sha256).await?;
+        db::prompts::fits(transaction, found.scope, subject, settings.source.field()).await?;
+        told(scope, &prompt, prompt.version).await?;
+        Ok(prompt)
+    }
+}
+
+impl Run for Remove {
+    type Parts = Session;
+
+    async fn run(self, scope: &mut Scope<'_, Session>) -> Result<(), Fault> {
+        scope.notes.resource("prompt", &self.id);
+        let subject = &scope.context.actor.subject;
+        let seen = db::prompts::get(scope.write().await?, subject, self.id).await?;
+        may_write(scope, seen.scope)?;
+        let transaction = scope.write().await?;
+        let found = db::prompts::lock(transaction, subject, self.id).await?;
+        self.expected.check(found.version)?;
+        db::prompts::remove(transaction, &found).await?;
+        told(scope, &found, found.version + 1).await
+    }
+}
+
+impl Run for Versions {
+    type Parts = Session;
+
+    async fn run(self, scope: &mut Scope<'_, Session>) -> Result<Page<Version>, Fault> {
+        scope.notes.resource("prompt", &self.id);
+        let subject = &scope.context.actor.subject;
+        let page = db::prompts::versions(scope.read().await?, &self).await?;
+        if page.items.is_empty() && self.cursor.is_none() {
+            // Somebody else's to write, or not there at all.
+            let seen = db::prompts::get(scope.read().await?, subject, self.id).await?;
+            may_write(scope, seen.scope)?;
+        }
+        Ok(page)
+    }
+}
+
+impl Run for Preview {
+    type Parts = Session;
+
+    async fn run(self, scope: &mut Scope<'_, Session>) -> Result<Composed, Fault> {
+        let (parts, context) = (scope.parts, scope.context);
+        let mut subject = context.actor.subject.clone();
+        if let Some(id) = self.user {
+            scope.notes.resource("user", &id);
+            let own = db::users::by_subject(scope.read().await?, &subject).await?;
+            if own.id != id && context.actor.role < Role::Admin {
+                return Err(Fault::new(Code::Forbidden, "Only an admin looks at what another member gets."));
+            }
+            subject = db::users::get(scope.read().await?, id).await?.subject;
+        }
+        let text = self.text.as_deref().map(|text| Given { field: "text", text });
+        let asked = Asked { subject: &subject, session: "", agent_type: "", text };
+        let composed = compose(parts, scope.read().await?, &asked).await?;
+        note(scope, &composed);
+        Ok(composed)
+    }
+}
+
+/// What the trail keeps of a composition: which versions, and what looked suspicious. Never the text.
+pub fn note(scope: &mut Scope<'_, Session>, composed: &Composed) {
+    scope.notes.detail("prompt_sha256", composed.sha256.as_str());
+    let version = |part: &shared::command::prompts::Part| serde_json::json!({ "prompt": part.prompt, "version": part.version, "sha256": part.sha256 });
+    scope.notes.detail("prompt_parts", composed.parts.iter().map(version).collect::<Vec<_>>());
+    if !composed.flags.is_empty() {
+        let flags = composed.flags.iter().map(|flag| serde_json::json!({ "part": flag.part, "sign": flag.sign }));
+        scope.notes.detail("prompt_flags", flags.collect::<Vec<_>>());
+    }
 }

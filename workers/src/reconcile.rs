@@ -1,10 +1,15 @@
-//! The session pool's reconciler: what the database holds about limits and members, everybody
+//! The session pool's reconciler: what the database holds about limits, members and prompts, everybody
 //! shall believe. Puts right what an announcement missed, and fills the buckets of a new NATS: each
 //! minute, and soon after a reconnect or a piece of news that could not be written.
 
 use std::{sync::Arc, time::Duration};
 
-use shared::{Fault, bus::state::Limits, db, id::OrganizationId};
+use shared::{
+    Fault,
+    bus::state::{Limits, PromptsState},
+    db,
+    id::OrganizationId,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{announce::Announcement, organizations::limits, pools::Session};
@@ -36,6 +41,7 @@ pub async fn serve(parts: Arc<Session>, stop: CancellationToken) {
 async fn pass(parts: &Session) -> Result<(), Fault> {
     parts.announcer.limits.ready().await;
     parts.announcer.access.ready().await;
+    parts.announcer.prompts.ready().await;
     let mut after = None;
     loop {
         let mut transaction = parts.database.on_behalf_of(OrganizationId::PLATFORM).await?;
@@ -55,9 +61,13 @@ async fn organization(parts: &Session, id: OrganizationId) -> Result<(), Fault> 
     let (organization, is_deleted) = db::organizations::own_in_any_state(&mut transaction).await?;
     let limits = Limits { deleted: is_deleted, ..limits(&organization) };
     let members = db::users::all(&mut transaction).await?;
+    let generation = db::prompts::generations(&mut transaction).await?.organization;
     drop(transaction);
     // Nothing is written for what is known already.
     parts.announcer.spread(&Announcement::Limits(id, limits)).await;
+    if generation > 0 {
+        parts.announcer.spread(&Announcement::Prompts(id, PromptsState { generation })).await;
+    }
     for (subject, admitted) in members {
         parts.announcer.spread(&Announcement::Access(id, subject, admitted)).await;
     }

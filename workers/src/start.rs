@@ -22,6 +22,7 @@ use crate::{
     ops::{self, Window},
     outbox,
     pools::{Audit, Controller, Dispatch, Session, Token, Tool},
+    prompts::Composer,
     queued::{self, Load},
     reconcile, rotation,
     sessions::{self, SessionsConfig},
@@ -243,9 +244,11 @@ impl Shift {
 
 async fn session(sessions: SessionsConfig, bus: Bus, database: Database, shift: Shift) -> anyhow::Result<()> {
     let (leftovers, known) = burying::leftovers();
-    let announcer = Announcer::new(&bus, &[Bucket::Limits, Bucket::Access, Bucket::Sessions]).naming(leftovers);
+    let writes = [Bucket::Limits, Bucket::Access, Bucket::Sessions, Bucket::Prompts];
+    let announcer = Announcer::new(&bus, &writes).naming(leftovers);
     let standing = Standing::new(announcer.access.clone(), announcer.limits.clone());
-    let parts = Arc::new(Session { bus, database, announcer, standing, sessions });
+    let prompts = Composer::new(&announcer);
+    let parts = Arc::new(Session { bus, database, announcer, standing, sessions, prompts });
     tokio::spawn(sessions::upkeep::serve(Arc::clone(&parts), shift.stop.clone()));
     tokio::spawn(reconcile::serve(Arc::clone(&parts), shift.stop.clone()));
     tokio::spawn(burying::serve(Arc::clone(&parts), known, shift.stop.clone()));

@@ -35,6 +35,7 @@ mod testing;
 mod unambiguous;
 
 pub use catalogue::Catalogue;
+pub(crate) use filter::admits;
 pub use sessions::Sessions;
 
 use retrying::{Failed, Repeats};

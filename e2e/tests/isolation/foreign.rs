@@ -45,13 +45,15 @@ enum Case {
     Stream,
     /// A trial that names a configuration by its id.
     Trial,
+    /// A composed prompt, for the caller or a member that is named.
+    Preview,
     /// The deployment's, the same for every member.
     Shared,
     /// No token needed: tells nothing of any tenant.
     Public,
 }
 
-const CASES: [(&str, &str, Case); 44] = [
+const CASES: [(&str, &str, Case); 51] = [
     ("GET", "/", Case::Public),
     ("GET", "/api/v1/mcp/catalogue", Case::Shared),
     ("GET", "/api/v1/mcp/configurations", Case::List),
@@ -73,6 +75,13 @@ const CASES: [(&str, &str, Case); 44] = [
     ("DELETE", "/api/v1/sessions/:id/files/*path", Case::Session),
     ("GET", "/api/v1/events", Case::Stream),
     ("GET", "/api/v1/me", Case::Caller),
+    ("GET", "/api/v1/prompts", Case::List),
+    ("POST", "/api/v1/prompts", Case::Create),
+    ("DELETE", "/api/v1/prompts/:id", Case::Item),
+    ("GET", "/api/v1/prompts/:id", Case::Item),
+    ("PUT", "/api/v1/prompts/:id", Case::Item),
+    ("GET", "/api/v1/prompts/:id/versions", Case::Item),
+    ("GET", "/api/v1/prompts/preview", Case::Preview),
     ("GET", "/api/v1/organizations", Case::Operators),
     ("POST", "/api/v1/organizations", Case::Operators),
     ("POST", "/api/v1/tool-calls", Case::Call),
@@ -130,6 +139,8 @@ struct Side {
     only_name: String,
     own: String,
     own_name: String,
+    /// The organization's prompt, and a member's own.
+    prompts: [String; 2],
     /// A member's id, and the subject of their tokens.
     member: String,
     subject: String,
@@ -148,6 +159,14 @@ async fn side(system: &System) -> Side {
         let answer = tenant.call(configuration, "echo", json!({ "text": "mine" })).await;
         assert_eq!(answer.status, 200, "{configuration}: {}", answer.text);
     }
+    let prompt = async |client: &Client, scope: &str, name: &str| {
+        let body = json!({ "scope": scope, "name": name, "content": format!("Say {name}.") });
+        let made = client.post("/api/v1/prompts", &body).await;
+        assert_eq!(made.status, 201, "{}", made.text);
+        made.json()["id"].as_str().expect("an id").to_owned()
+    };
+    let prompts =
+        [prompt(&tenant.admin, "organization", &only_name).await, prompt(&tenant.user, "user", &own_name).await];
     // What the server said to the secret is noted beside the call: the rows shall be at rest.
     let noted = "SELECT to_jsonb(c) FROM mcp_configurations c WHERE id::text = $1 AND secret_state = 'valid'";
     system.eventually("the state of the secret", noted, &only).await;
@@ -162,9 +181,12 @@ async fn side(system: &System) -> Side {
     let (member, subject) = (of("id"), of("subject"));
     let session = sessions::open(&tenant.user, json!({})).await;
     // The rows shall be at rest.
+    let path = format!("{}/files/theirs", sessions::item(&session));
+    let written = tenant.user.send(tenant.user.request(Method::PUT, &path).body("theirs")).await;
+    assert_eq!(written.status, 201, "{}", written.text);
     sessions::settled_hooks(system, &session).await;
     let session = session["id"].as_str().expect("an id").to_owned();
-    Side { tenant, demo, only, only_name, own, own_name, member, subject, session }
+    Side { tenant, demo, only, only_name, own, own_name, prompts, member, subject, session }
 }
 
 pub(crate) async fn another_organizations_things_are_as_unknown_as_nothing(system: Arc<System>) {
@@ -229,6 +251,19 @@ async fn attack(system: &System, client: &Client, attacker: &Side, victim: &Side
                 same(&ask(id).await, &ask(&Uuid::now_v7().to_string()).await);
             }
         }
+        Case::Preview => {
+            let own = client.get(&route.path).await;
+            assert_eq!(own.status, 200, "{}", own.text);
+            nothing_of(victim, &own);
+            let ask = async |id: &str| client.get(&format!("{}?user={id}", route.path)).await;
+            let (theirs, nobodys) = (ask(&victim.member).await, ask(&Uuid::now_v7().to_string()).await);
+            if client.token == attacker.tenant.admin.token {
+                same(&theirs, &nobodys);
+            } else {
+                theirs.problem(403, "forbidden");
+                nobodys.problem(403, "forbidden");
+            }
+        }
         Case::Own | Case::Members | Case::Member => {
             of_admins(client, attacker, victim, (&method, &route.path), case).await;
         }
@@ -276,7 +311,12 @@ async fn of_sessions(client: &Client, victim: &Side, method: &Method) {
 /// One thing of theirs, by every id.
 async fn items(system: &System, client: &Client, victim: &Side, route: &RouteLine) {
     let method: Method = route.method.parse().expect("a method");
-    for id in [&victim.demo, &victim.only, &victim.own] {
+    let ids = if is_of_prompts(&route.path) {
+        victim.prompts.iter().collect()
+    } else {
+        vec![&victim.demo, &victim.only, &victim.own]
+    };
+    for id in ids {
         let ask = async |id: &str| {
             let path = route.path.replace(":id", id).replace(":tool", "echo");
             let request = client.request(method.clone(), &path).header("if-match", "*");
@@ -290,9 +330,14 @@ async fn items(system: &System, client: &Client, victim: &Side, route: &RouteLin
     }
 }
 
+fn is_of_prompts(path: &str) -> bool {
+    path.starts_with("/api/v1/prompts")
+}
+
 /// What a route takes that changes one thing.
 fn changing(system: &System, path: &str) -> Option<Value> {
     Some(match path.rsplit('/').next()? {
+        ":id" if is_of_prompts(path) => json!({ "name": "grabbed", "content": "x" }),
         ":id" => json!({ "name": "grabbed", "endpoint": system.demo_url }),
         ":tool" => json!({ "repeatable": true }),
         "accept" => json!({ "offered_sha256": "0".repeat(64) }),
@@ -353,8 +398,8 @@ fn same(foreign: &Answer, missing: &Answer) {
 /// Nothing in an answer names the other side.
 fn nothing_of(victim: &Side, answer: &Answer) {
     let id = victim.tenant.id.to_string();
-    let marks = [&id, &victim.demo, &victim.only, &victim.own, &victim.only_name, &victim.own_name, &victim.member];
-    for mark in marks.into_iter().chain([&victim.session]) {
+    let Side { demo, only, own, only_name, own_name, prompts: [shared, private], member, session, .. } = victim;
+    for mark in [&id, demo, only, own, only_name, own_name, shared, private, member, session] {
         assert!(!answer.text.contains(mark.as_str()), "{mark} is not theirs to see: {}", answer.text);
     }
 }
@@ -381,7 +426,11 @@ async fn lists(client: &Client, victim: &Side, path: &str) {
 
 async fn creates(system: &System, attacker: &Side, victim: &Side, path: &str) {
     let admin = &attacker.tenant.admin;
-    let body = json!({ "name": victim.only_name, "endpoint": system.demo_url });
+    let body = if is_of_prompts(path) {
+        json!({ "scope": "organization", "name": victim.only_name, "content": "x" })
+    } else {
+        json!({ "name": victim.only_name, "endpoint": system.demo_url })
+    };
     // A name of theirs is free: a conflict would tell that it exists.
     let made = admin.post(path, &body).await;
     assert_eq!(made.status, 201, "{}", made.text);
@@ -434,7 +483,7 @@ async fn rows(system: &System, organization: Uuid) -> Value {
 
 /// What was refused stands in the attacker's own trail, and not in the victim's.
 async fn the_trail_is_the_attackers(system: &System, attacker: &Side, victim: &Side) {
-    for action in ["configurations.get", "configurations.remove", "tools.list", "tools.call"] {
+    for action in ["configurations.get", "configurations.remove", "tools.list", "tools.call", "prompts.get"] {
         let row = system
             .eventually(
                 "the refusal in the attacker's trail",

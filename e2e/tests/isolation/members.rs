@@ -13,7 +13,7 @@ const CONFIGURATIONS: &str = "/api/v1/mcp/configurations";
 const ORGANIZATIONS: &str = "/api/v1/organizations";
 
 /// Registers the demo server as a member's own; answers its id.
-pub(super) async fn register_own(system: &System, member: &Client, name: &str) -> String {
+pub(crate) async fn register_own(system: &System, member: &Client, name: &str) -> String {
     let body = json!({ "name": name, "endpoint": system.demo_url, "scope": "user" });
     let made = member.post(CONFIGURATIONS, &body).await;
     assert_eq!(made.status, 201, "{}", made.text);

@@ -14,12 +14,18 @@ use crate::{
 };
 
 /// Table, pool, and what it is granted: `s`elect, `i`nsert, `u`pdate, `d`elete. Nothing else is.
-const GRANTED: [(&str, &str, &str); 19] = [
+const GRANTED: [(&str, &str, &str); 24] = [
     ("organizations", "session", "su"),
     ("organizations", "tool", "s"),
     ("users", "session", "siu"),
     ("tenant_keys", "token", "siu"),
     ("tenant_keys", "tool", "s"),
+    // Some columns of servers and tools, for templates that speak of them.
+    ("mcp_configurations", "session", "s"),
+    ("mcp_tools", "session", "s"),
+    ("system_prompts", "session", "siud"),
+    ("prompt_versions", "session", "si"),
+    ("prompt_generations", "session", "siu"),
     ("mcp_configurations", "token", "siud"),
     ("mcp_configurations", "tool", "su"),
     ("mcp_tools", "token", "su"),
@@ -35,6 +41,9 @@ const GRANTED: [(&str, &str, &str); 19] = [
     ("audit_outbox", "tool", "i"),
     ("audit_logs", "audit", "s"),
 ];
+
+/// Where the platform's own rows are everybody's to read, and nobody's to write but an operator's.
+const OF_THE_PLATFORM: [&str; 2] = ["system_prompts", "prompt_generations"];
 
 /// Pools log in; the others are roles that a data API assumes, taken on here by the superuser.
 const POOLS: [&str; 5] = ["session", "token", "tool", "audit", "controller"];
@@ -98,6 +107,8 @@ async fn filled(system: &System, superuser: &PgPool) -> Tenant {
     let path = format!("{}/files/theirs", sessions::item(&session));
     let written = tenant.user.send(tenant.user.request(reqwest::Method::PUT, &path).body("theirs")).await;
     assert_eq!(written.status, 201, "{}", written.text);
+    let prompt = json!({ "scope": "organization", "name": "filled", "content": "x" });
+    assert_eq!(tenant.admin.post("/api/v1/prompts", &prompt).await.status, 201);
     let id = tenant.id.to_string();
     system
         .eventually("an audit row", "SELECT to_jsonb(l) FROM audit_logs l WHERE organization_id::text = $1", &id)
@@ -127,7 +138,8 @@ impl Attempt<'_> {
             let _ = write!(begin, "; SET LOCAL ROLE {role}");
         }
         if let Some(organization) = self.organization {
-            let _ = write!(begin, "; SET LOCAL app.org_id = '{organization}'");
+            // An admin there: whatever else they could be lets them no further.
+            let _ = write!(begin, "; SET LOCAL app.org_id = '{organization}'; SET LOCAL app.role = 'admin'");
         }
         let mut transaction = self.database.begin_with(AssertSqlSafe(begin)).await.expect("a transaction");
         let query = sqlx::query(AssertSqlSafe(sql.clone()));
@@ -218,7 +230,13 @@ async fn closed(attempt: &Attempt<'_>, table: &Table, role: &str, (row, column):
     let what = format!("{role} in {name} as {:?}", attempt.organization);
     let none_if = |granted: bool| if granted { Ok(0) } else { Err(REFUSED.to_owned()) };
 
-    let count = attempt.run(format!("SELECT count(*) FROM {name} WHERE {foreign}"), None).await;
+    let hidden = match attempt.organization {
+        Some(mine) if !mine.is_empty() && OF_THE_PLATFORM.contains(&name.as_str()) => {
+            format!("{foreign} AND {key} <> '{}'", Uuid::nil())
+        }
+        _ => foreign.clone(),
+    };
+    let count = attempt.run(format!("SELECT count(*) FROM {name} WHERE {hidden}"), None).await;
     assert_eq!(count, none_if(may('s')), "{what}: select");
     let insert =
         format!("INSERT INTO {name} ({columns}) SELECT {columns} FROM jsonb_populate_record(NULL::{name}, $1)");

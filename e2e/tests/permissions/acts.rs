@@ -106,7 +106,6 @@ fn listening() -> Vec<Act> {
         "files.*.*.*.*",
         "events.>",
         "events.*",
-        "told.>",
         "kv.>",
         "$KV.>",
         "$JS.>",
@@ -122,6 +121,8 @@ fn listening() -> Vec<Act> {
         acts.push(Act::subscribe(everything, Some("w"), &[]));
     }
     acts.push(Act::subscribe("told.*", None, &["gateway"]).harmless());
+    // The server reads `>` as a token that `*` covers; what it hears is the same.
+    acts.push(Act::subscribe("told.>", None, &["gateway"]));
     for role in ROLES {
         acts.push(Act::subscribe(format!("_INBOX_{role}.>"), None, &[role]).harmless());
         acts.push(Act::subscribe(format!("_INBOX_{role}.*.*"), Some("spies"), &[role]).harmless());
@@ -195,6 +196,7 @@ fn state() -> Vec<Act> {
             Bucket::Limits => (&["session"], &["gateway", "session", "token", "tool", "controller"]),
             Bucket::Configs => (&["token"], &["token", "tool"]),
             Bucket::Sessions => (&["session"], &["session", "tool"]),
+            Bucket::Prompts => (&["session"], &["session"]),
             Bucket::Instances => (&[], &["gateway"]),
         };
         acts.push(Act::publish(format!("{}permissions", bucket.subject_prefix()), writers));

@@ -13,7 +13,7 @@ const REFUSED: &str = "42501";
 
 /// Runs a statement as an organization in a transaction that is not kept; answers the rows it
 /// touched or the error's code.
-pub(super) async fn attempt(database: &PgPool, settings: &[(&str, &str)], sql: &str) -> Result<u64, String> {
+pub(crate) async fn attempt(database: &PgPool, settings: &[(&str, &str)], sql: &str) -> Result<u64, String> {
     let mut begin = String::from("BEGIN");
     for (name, value) in settings {
         let _ = write!(begin, "; SET LOCAL {name} = '{value}'");
@@ -104,6 +104,25 @@ const BEYOND: [(&str, &[&str]); 5] = [
             "UPDATE organizations SET slug = 'x'",
             "UPDATE organizations SET concurrency_limit = 256, calls_per_minute = 1000000, deleted_at = NULL",
             "DELETE FROM organizations",
+            "SELECT secret FROM mcp_configurations",
+            "SELECT secret_hint FROM mcp_configurations",
+            "SELECT endpoint FROM mcp_configurations",
+            "SELECT * FROM mcp_configurations",
+            "COPY mcp_configurations TO STDOUT",
+            "INSERT INTO mcp_configurations DEFAULT VALUES",
+            "UPDATE mcp_configurations SET enabled = true",
+            "DELETE FROM mcp_configurations",
+            "SELECT changed_definition FROM mcp_tools",
+            "COPY mcp_tools TO STDOUT",
+            "INSERT INTO mcp_tools DEFAULT VALUES",
+            "UPDATE mcp_tools SET definition = definition",
+            "DELETE FROM mcp_tools",
+            "UPDATE system_prompts SET scope = 'global'",
+            "UPDATE system_prompts SET user_subject = 'x'",
+            "UPDATE system_prompts SET organization_id = gen_random_uuid()",
+            "UPDATE prompt_versions SET content = 'x'",
+            "DELETE FROM prompt_versions",
+            "DELETE FROM prompt_generations",
         ],
     ),
     (
@@ -133,9 +152,21 @@ const BEYOND: [(&str, &[&str]); 5] = [
 pub(crate) async fn a_pool_cannot_reach_another_pools_tables(system: Arc<System>) {
     let tenant = system.organization().await;
     let forbidden: [(&str, &[&str]); 5] = [
-        ("session", &["tenant_keys", "mcp_configurations", "mcp_tools", "audit_logs"]),
-        ("token", &["organizations", "users", "sessions", "session_files", "audit_logs"]),
-        ("tool", &["users", "audit_logs"]),
+        ("session", &["tenant_keys", "audit_logs"]),
+        (
+            "token",
+            &[
+                "organizations",
+                "users",
+                "sessions",
+                "session_files",
+                "audit_logs",
+                "system_prompts",
+                "prompt_versions",
+                "prompt_generations",
+            ],
+        ),
+        ("tool", &["users", "audit_logs", "system_prompts", "prompt_versions", "prompt_generations"]),
         (
             "audit",
             &[
@@ -147,6 +178,9 @@ pub(crate) async fn a_pool_cannot_reach_another_pools_tables(system: Arc<System>
                 "mcp_configurations",
                 "mcp_tools",
                 "audit_outbox",
+                "system_prompts",
+                "prompt_versions",
+                "prompt_generations",
             ],
         ),
         (
@@ -159,6 +193,9 @@ pub(crate) async fn a_pool_cannot_reach_another_pools_tables(system: Arc<System>
                 "mcp_configurations",
                 "mcp_tools",
                 "audit_logs",
+                "system_prompts",
+                "prompt_versions",
+                "prompt_generations",
             ],
         ),
     ];

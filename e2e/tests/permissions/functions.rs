@@ -7,7 +7,7 @@ use super::{POOLS, database::attempt};
 use crate::world::System;
 
 /// Who may call what. The settings' readers are every pool's: policies call them.
-const CALLERS: [(&str, &[&str]); 29] = [
+const CALLERS: [(&str, &[&str]); 31] = [
     ("org_id", &POOLS),
     ("subject", &POOLS),
     ("role", &POOLS),
@@ -38,6 +38,8 @@ const CALLERS: [(&str, &[&str]); 29] = [
     ("sessions_to_end", &["controller"]),
     ("sessions_with_hooks", &["session"]),
     ("sessions_long_gone", &["session"]),
+    ("platform_role", &["session"]),
+    ("keep_prompt_version", &[]),
 ];
 
 pub(crate) async fn every_function_is_its_pools_alone(system: Arc<System>) {

@@ -4,7 +4,10 @@
 
 mod places;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use poem::{
@@ -119,11 +122,13 @@ impl Stream {
     async fn serve(&mut self) -> &'static str {
         let first = format!("retry: 1000\n:\nid: {}\n\n", self.listening.position());
         if !self.send(first).await {
-            return "slow";
+            return self.lost();
         }
         let expiry = tokio::time::sleep(until(self.verified.expires_at_unix_s));
         tokio::pin!(expiry);
         let mut changes = self.gateway.access.changes();
+        // Not from one turn to the next: members change all the time.
+        let mut beat = Instant::now() + HEARTBEAT_EVERY;
         loop {
             let Ok(role) = may_still(&self.gateway.access, &self.verified) else { return "standing" };
             let heard = tokio::select! {
@@ -131,7 +136,7 @@ impl Stream {
                 () = self.pieces.closed() => return "left",
                 () = &mut expiry => return "token",
                 () = changes.changed() => continue,
-                heard = self.listening.next(HEARTBEAT_EVERY) => heard,
+                heard = self.listening.next(beat) => heard,
             };
             let piece = match heard {
                 Ok(Some(heard)) => self.shown(role, &heard),
@@ -141,12 +146,17 @@ impl Stream {
                     return "bus";
                 }
             };
-            if let Some(piece) = piece
-                && !self.send(piece).await
-            {
-                return "slow";
+            let Some(piece) = piece else { continue };
+            if !self.send(piece).await {
+                return self.lost();
             }
+            beat = Instant::now() + HEARTBEAT_EVERY;
         }
+    }
+
+    /// Why nothing could be sent.
+    fn lost(&self) -> &'static str {
+        if self.pieces.is_closed() { "left" } else { "slow" }
     }
 
     /// False where the reader does not keep up: what it has not read it finds in the stream again.

@@ -4,7 +4,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    time::Duration,
+    time::Instant,
 };
 
 use async_nats::{HeaderMap, Message, Subscriber};
@@ -171,10 +171,9 @@ impl Listening {
         &self.at
     }
 
-    /// What comes next, or nothing within `patience`: then the stream was asked too, so that nothing is
+    /// What comes next, or nothing until a moment: then the stream was asked too, so that nothing is
     /// missed because one message was lost. May be dropped and called again.
-    pub async fn next(&mut self, patience: Duration) -> Result<Option<Heard>, Fault> {
-        let until = tokio::time::Instant::now() + patience;
+    pub async fn next(&mut self, until: Instant) -> Result<Option<Heard>, Fault> {
         loop {
             if let Some(heard) = self.waiting.pop_front() {
                 return Ok(Some(heard));
@@ -190,7 +189,7 @@ impl Listening {
                 },
                 // What was said while the connection was gone was not heard.
                 Ok(()) = self.connections.changed() => self.start(Some(self.at.clone())).await?,
-                () = tokio::time::sleep_until(until) => {
+                () = tokio::time::sleep_until(until.into()) => {
                     self.start(Some(self.at.clone())).await?;
                     return Ok(self.waiting.pop_front());
                 }

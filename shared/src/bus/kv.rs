@@ -32,13 +32,16 @@ pub enum Bucket {
     Configs,
     /// Organization and session -> that it is over.
     Sessions,
+    /// Organization -> generation of its prompts.
+    Prompts,
     /// Role and process -> heartbeat.
     Instances,
 }
 
 impl Bucket {
     /// Every bucket.
-    pub const ALL: [Self; 5] = [Self::Limits, Self::Access, Self::Configs, Self::Sessions, Self::Instances];
+    pub const ALL: [Self; 6] =
+        [Self::Limits, Self::Access, Self::Configs, Self::Sessions, Self::Prompts, Self::Instances];
 
     /// The bucket's name.
     pub const fn name(self) -> &'static str {
@@ -47,6 +50,7 @@ impl Bucket {
             Self::Access => "ACCESS",
             Self::Configs => "CONFIGS",
             Self::Sessions => "SESSIONS",
+            Self::Prompts => "PROMPTS",
             Self::Instances => "INSTANCES",
         }
     }
@@ -72,7 +76,7 @@ impl Bucket {
         match self {
             // Twice as long as the server keeps one.
             Self::Sessions => Some(Duration::from_hours(2)),
-            Self::Limits | Self::Access | Self::Configs | Self::Instances => None,
+            Self::Limits | Self::Access | Self::Configs | Self::Prompts | Self::Instances => None,
         }
     }
 

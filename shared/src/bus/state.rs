@@ -71,6 +71,14 @@ pub struct SessionState {
     pub subject: String,
 }
 
+/// `PROMPTS`: how often an organization's prompts, and its members', were written. The platform's own
+/// organization stands for the global ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PromptsState {
+    /// Grows with every write.
+    pub generation: i64,
+}
+
 /// What grows with every change of the row it tells of: older news must not replace newer.
 pub trait Generation {
     /// The row's generation.
@@ -111,6 +119,12 @@ impl Generation for SessionState {
     }
 }
 
+impl Generation for PromptsState {
+    fn generation(&self) -> i64 {
+        self.generation
+    }
+}
+
 impl Generation for Admitted {
     fn generation(&self) -> i64 {
         self.generation
@@ -119,6 +133,11 @@ impl Generation for Admitted {
 
 /// The key of an organization's limits.
 pub fn limits_key(organization: OrganizationId) -> String {
+    organization.to_string()
+}
+
+/// The key of an organization's prompts.
+pub fn prompts_key(organization: OrganizationId) -> String {
     organization.to_string()
 }
 

@@ -61,8 +61,9 @@ fn pool_permissions(pool: Pool, publish: &mut Vec<String>, subscribe: &mut Vec<S
             publish.push(format!("{}>", Bucket::Access.subject_prefix()));
             publish.push(format!("{}>", Bucket::Limits.subject_prefix()));
             publish.push(format!("{}>", Bucket::Sessions.subject_prefix()));
+            publish.push(format!("{}>", Bucket::Prompts.subject_prefix()));
             publish.push(events_of("*"));
-            watches(&[Bucket::Access, Bucket::Limits, Bucket::Sessions], publish, subscribe);
+            watches(&[Bucket::Access, Bucket::Limits, Bucket::Sessions, Bucket::Prompts], publish, subscribe);
             keeps_files(publish);
         }
         Pool::Token => {

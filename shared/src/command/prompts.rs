@@ -103,6 +103,14 @@ impl Source {
             Self::Content(text) | Self::Template(text) => text,
         }
     }
+
+    /// The field that it is written in.
+    pub const fn field(&self) -> &'static str {
+        match self {
+            Self::Content(_) => "content",
+            Self::Template(_) => "template",
+        }
+    }
 }
 
 /// What a prompt says and where it stands, apart from whose it is.

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use shared::{command::configurations::ToolFilter, json::Raw};
 
 /// Whether a tool of this name is offered.
-pub(super) fn admits(filter: &ToolFilter, tool: &str) -> bool {
+pub(crate) fn admits(filter: &ToolFilter, tool: &str) -> bool {
     let any = |patterns: &[String]| patterns.iter().any(|pattern| matches(pattern.as_bytes(), tool.as_bytes()));
     (filter.allow.is_empty() || any(&filter.allow)) && !any(&filter.deny)
 }
