@@ -183,6 +183,9 @@ fn main() -> ExitCode {
             the_end_of_a_session_ends_its_programs_and_removes_its_directory,
             a_session_is_its_members_alone_and_only_while_it_lasts,
             a_session_that_is_called_in_does_not_become_idle,
+            a_call_longer_than_the_idle_time_keeps_its_session_in_use,
+            a_call_that_writes_a_thousand_files_keeps_all_of_them,
+            what_changes_by_http_during_a_call_stays_beside_what_the_call_writes,
             sessions_share_no_client_and_take_theirs_along,
         }
         payloads {

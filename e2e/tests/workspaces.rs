@@ -364,6 +364,51 @@ pub(crate) async fn a_session_that_is_called_in_does_not_become_idle(system: Arc
     }
 }
 
+pub(crate) async fn a_call_longer_than_the_idle_time_keeps_its_session_in_use(system: Arc<System>) {
+    let tenant = tenant(&system).await;
+    for configuration in ["demo", "files"] {
+        let room = Room::open_with(&tenant.user, json!({ "idle_seconds": 2 })).await;
+        let called = room.call(configuration, "sleep", json!({ "ms": 5_000 })).await;
+        assert_eq!(called.status, 200, "{configuration}: {}", called.text);
+        let shown = room.client.get(&format!("{SESSIONS}/{}", room.id)).await.json();
+        assert_eq!(shown["state"], "active", "{configuration}: {shown}");
+    }
+}
+
+pub(crate) async fn a_call_that_writes_a_thousand_files_keeps_all_of_them(system: Arc<System>) {
+    let tenant = tenant(&system).await;
+    let room = Room::open(&tenant.user).await;
+    let called = room.call_within("files", "write_many", json!({ "count": 1_000 }), 28_000).await;
+    assert_eq!(told(&called), (json!("written"), json!({ "written": 1_000, "removed": 0, "skipped": [] })));
+    let count = system.eventually(
+        "the files",
+        "SELECT to_jsonb(count(*)) FROM session_files WHERE session_id = $1::uuid AND state = 'file'",
+        &room.id,
+    );
+    assert_eq!(count.await, 1_000);
+}
+
+pub(crate) async fn what_changes_by_http_during_a_call_stays_beside_what_the_call_writes(system: Arc<System>) {
+    let tenant = tenant(&system).await;
+    let room = Room::open(&tenant.user).await;
+    room.put("mine", "x").await;
+    room.said("echo", json!({ "text": "started" })).await;
+    let writing = room.asked("write_then_sleep", json!({ "path": "a", "ms": 3_000 }));
+    let meanwhile = async {
+        held(&system, &room.id).await;
+        for (path, content) in [("mine", "changed"), ("b", "by http"), ("a", "overtaken")] {
+            room.put(path, content).await;
+        }
+    };
+    let ((said, files), ()) = tokio::join!(writing, meanwhile);
+    assert_eq!((said, &files["written"]), (json!("written"), &json!(1)));
+    assert_eq!(room.files().await, ["a", "b", "mine"]);
+    for (path, content) in [("a", "whole"), ("b", "by http"), ("mine", "changed")] {
+        assert_eq!(room.read(path).await, content);
+        assert_eq!(room.said("read_file", json!({ "path": path })).await, content);
+    }
+}
+
 pub(crate) async fn sessions_share_no_client_and_take_theirs_along(system: Arc<System>) {
     let tenant = tenant(&system).await;
     for via in BOTH {

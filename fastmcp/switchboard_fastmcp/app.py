@@ -72,6 +72,7 @@ def _add_routes(app: FastAPI, clients: Clients, settings: Settings) -> None:
         on_progress = frames.progress if frames else None
 
         async def work(upstream: Upstream, _: bool) -> dict[str, Any]:
+            clients.check_turn(body.specification, body.holder)
             result = await upstream.call_tool(body.tool, body.arguments, body.meta, on_progress)
             return {"result": result}
 

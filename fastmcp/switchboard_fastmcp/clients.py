@@ -33,7 +33,7 @@ class Clients:
         # One for all: loading the certificate store takes longer than a call does.
         self._means = Means(settings, httpx2.create_ssl_context(), workspaces)
         self.kept = workspaces and KeptWorkspaces(
-            workspaces, settings.max_clients, settings.idle_seconds, self.expel
+            workspaces, settings.max_clients, settings.idle_seconds, self.expel, self.is_used
         )
         self._clients: OrderedDict[str, Upstream] = OrderedDict()
         # Replaced, expired or evicted, and not released yet.
@@ -69,6 +69,16 @@ class Clients:
             return False
         self._forget(upstream)
         return True
+
+    def check_turn(self, specification: Specification, holder: str | None) -> None:
+        """Refuse with `lost` a call in a workspace that is kept when it is not its turn."""
+        if specification.kept and self.kept is not None:
+            self.kept.check_turn(specification.workspace or "", holder)
+
+    def is_used(self, workspace: str) -> bool:
+        """Whether a call runs in a workspace."""
+        everyone = (*self._clients.values(), *self._leaving)
+        return any(one.users > 0 and one.specification.workspace == workspace for one in everyone)
 
     async def expel(self, workspace: str) -> None:
         """End the clients in a workspace, whatever runs on them, and wait until they are released."""

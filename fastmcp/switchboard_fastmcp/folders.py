@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import itertools
 import os
 import stat
 from collections.abc import Iterator
@@ -107,7 +108,7 @@ class Folder:
                 path = prefix + entry.name
                 try:
                     seen = entry.stat(follow_symlinks=False)
-                except FileNotFoundError:
+                except OSError:
                     continue
                 if stat.S_ISREG(seen.st_mode) and _is_text(entry.name) and self._owns(seen):
                     found.sizes[path] = seen.st_size
@@ -160,7 +161,11 @@ class Folder:
     def _keep_only(self, folder: int, prefix: str, wanted: Manifest, folders: set[str], depth: int) -> None:
         if depth > MAX_DEPTH:
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
-        for name in os.listdir(folder):
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in itertools.islice(entries, MAX_ENTRIES + 1)]
+        if len(names) > MAX_ENTRIES:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+        for name in names:
             # A running program may be quicker.
             with contextlib.suppress(FileNotFoundError):
                 self._keep_or_remove(folder, name, prefix + name, wanted, folders, depth)

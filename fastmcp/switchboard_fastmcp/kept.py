@@ -23,11 +23,13 @@ import anyio
 
 from . import logs
 from .failures import Failure
-from .folders import Excess, File, Folder, Manifest, Most
+from .folders import MAX_ENTRIES, Excess, File, Folder, Manifest, Most
 from .workspaces import Workspaces
 
 MAX_ENDED = 20_000
 """Sessions remembered as over, so that a request that was on its way does not bring one back."""
+
+_ANYTHING = Most(MAX_ENTRIES, 2**62, 2**62)
 
 Result = TypeVar("Result")
 
@@ -40,7 +42,9 @@ class Kept:
     uid: int | None
     holder: str = ""
     settled: Manifest | None = None
-    """What it holds, if nothing was done to it since that was found out."""
+    """What it held when it was last collected, if it held nothing else."""
+    is_open: bool = False
+    """A turn that has not been collected: its call may still run."""
     wanted: Manifest = field(default_factory=dict)
     staged: dict[str, Path] = field(default_factory=dict)
     """Outside of the program's reach: files on their way in or out, by their paths."""
@@ -71,11 +75,13 @@ class KeptWorkspaces:
         most: int,
         idle_seconds: float,
         expel: Callable[[str], Awaitable[None]],
+        is_used: Callable[[str], bool],
     ) -> None:
         self._workspaces = workspaces
         self._most = most
         self._idle_seconds = idle_seconds
         self._expel = expel
+        self._is_used = is_used
         # Least recently brought first.
         self._kept: OrderedDict[str, Kept] = OrderedDict()
         self._ended: OrderedDict[tuple[str, str], None] = OrderedDict()
@@ -95,7 +101,10 @@ class KeptWorkspaces:
                 async with kept.lock:
                     if self._kept.get(name) is not kept:
                         raise _lost()
-                    return await _brought(kept, holder, digest, files)
+                    if kept.is_open and kept.holder != holder:
+                        # Whoever had the turn was lost, and its call may still write.
+                        await self._expel(name)
+                    return await self._brought(kept, name, holder, digest, files)
             except OSError as error:
                 logs.warning("a workspace could not be brought", workspace=name, cause=str(error.strerror))
                 if last:
@@ -103,6 +112,33 @@ class KeptWorkspaces:
             # Whatever it is that a program left there: the program ends, and another directory is begun.
             await self._let_go(name)
         raise AssertionError("unreachable")
+
+    async def _brought(
+        self, kept: Kept, name: str, holder: str, digest: str, files: Manifest | None
+    ) -> dict[str, Any]:
+        kept.holder = holder
+        kept.is_open = True
+        kept.used_at = time.monotonic()
+        kept.unstage()
+        settled, kept.settled = kept.settled, None
+        if settled is not None and digest_of(settled) == digest:
+            # Without a client nobody writes; a program that lives may have, between its calls.
+            nobody = self._workspaces.clients(name) == 1
+            if nobody or await kept.work(lambda folder: _holds(folder, settled)):
+                kept.wanted = settled
+                return {"current": True, "missing": []}
+        if files is None:
+            return {"current": False, "missing": []}
+        await kept.work(lambda folder: folder.keep_only(files))
+        kept.wanted = files
+        missing = await kept.work(lambda folder: _missing(folder, files))
+        return {"current": not missing, "missing": missing}
+
+    def check_turn(self, name: str, holder: str | None) -> None:
+        """Refuse a call whose turn is over, or never was."""
+        kept = self._kept.get(name)
+        if kept is None or kept.holder != holder or not kept.is_open:
+            raise _lost()
 
     async def put(self, name: str, holder: str, path: str, offset: int, piece: bytes) -> bool:
         """A piece of a file that was missing, in order; True once the file is in its place."""
@@ -137,8 +173,10 @@ class KeptWorkspaces:
                 now, changed, skipped = await kept.work(lambda folder: self._compare(kept, folder, most))
             except Excess as excess:
                 kept.unstage()
+                kept.is_open = False
                 return {"excess": excess.what, "path": excess.path}
             removed = [path for path in kept.wanted if path not in now]
+            kept.is_open = False
             # What is no file of the session's goes when the next turn begins.
             kept.settled = None if skipped else now
             told = [{"path": path, "size": now[path].size, "sha256": now[path].sha256} for path in changed]
@@ -150,7 +188,12 @@ class KeptWorkspaces:
             staged = kept.staged.get(path)
             if staged is None:
                 raise Failure("invalid", "path: is no file that was collected")
-            return await anyio.to_thread.run_sync(_piece, staged, offset, size)
+            piece = await anyio.to_thread.run_sync(_piece, staged, offset, size)
+            if offset + size >= staged.stat().st_size:
+                # It is asked for in order, and once.
+                del kept.staged[path]
+                staged.unlink()
+            return piece
 
     async def drop(self, organization: str, session: str) -> int:
         """End everything in the workspaces of a session and remove them; says how many there were."""
@@ -165,19 +208,19 @@ class KeptWorkspaces:
     async def sweep(self) -> None:
         """Let go of those that nobody is in and nobody brought for the idle time."""
         oldest_kept = time.monotonic() - self._idle_seconds
-        for name in self._idle():
-            if self._kept[name].used_at < oldest_kept:
+        for name, kept in list(self._kept.items()):
+            if kept.used_at < oldest_kept and self._is_idle(name, kept):
                 await self._let_go(name)
 
-    def _idle(self) -> list[str]:
-        def is_idle(name: str, kept: Kept) -> bool:
-            return self._workspaces.clients(name) == 1 and not kept.lock.locked()
-
-        return [name for name, kept in self._kept.items() if is_idle(name, kept)]
+    def _is_idle(self, name: str, kept: Kept) -> bool:
+        return not self._is_used(name) and not kept.lock.locked()
 
     async def _make_room(self) -> None:
-        for name in self._idle()[:1]:
-            await self._let_go(name)
+        for name, kept in self._kept.items():
+            # Not between bringing and calling: the call would find nothing.
+            if not kept.is_open and self._is_idle(name, kept):
+                await self._let_go(name)
+                return
 
     async def _taken(self, name: str) -> Kept:
         if _of(name) in self._ended:
@@ -223,6 +266,7 @@ class KeptWorkspaces:
         found = folder.find(most)
         now: Manifest = {}
         changed: list[str] = []
+        copied = 0
         for path, size in found.sizes.items():
             known = kept.wanted.get(path)
             if known is not None and known.size == size and folder.read(path, most.file_bytes) == known:
@@ -230,12 +274,18 @@ class KeptWorkspaces:
                 continue
             staged = self._stage()
             kept.staged[path] = staged
+            # Files may grow while they are copied: the sum is bounded too.
+            room = min(most.file_bytes, most.bytes - copied)
             with staged.open("ab", buffering=0) as copy:
-                file = folder.read(path, most.file_bytes, copy.fileno())
-            if file is None or file == known:
-                # Gone meanwhile, or what it was.
+                try:
+                    file = folder.read(path, room, copy.fileno())
+                except Excess:
+                    raise (Excess("bytes") if room < most.file_bytes else Excess("file", path)) from None
+            if file is None or file == known or file.size == 0:
+                # Gone meanwhile, or what it was, or nothing to get.
                 kept.staged.pop(path).unlink()
             if file is not None:
+                copied += file.size
                 now[path] = file
                 if file != known:
                     changed.append(path)
@@ -256,20 +306,12 @@ def digest_of(files: Manifest) -> str:
     return digest.hexdigest()
 
 
-async def _brought(kept: Kept, holder: str, digest: str, files: Manifest | None) -> dict[str, Any]:
-    kept.holder = holder
-    kept.used_at = time.monotonic()
-    kept.unstage()
-    settled, kept.settled = kept.settled, None
-    if settled is not None and digest_of(settled) == digest:
-        kept.wanted = settled
-        return {"current": True, "missing": []}
-    if files is None:
-        return {"current": False, "missing": []}
-    await kept.work(lambda folder: folder.keep_only(files))
-    kept.wanted = files
-    missing = await kept.work(lambda folder: _missing(folder, files))
-    return {"current": not missing, "missing": missing}
+def _holds(folder: Folder, files: Manifest) -> bool:
+    try:
+        found = folder.find(_ANYTHING)
+    except Excess:
+        return False
+    return found.sizes.keys() == files.keys() and not found.skipped and not _missing(folder, files)
 
 
 def _missing(folder: Folder, files: Manifest) -> list[str]:

@@ -216,6 +216,8 @@ class CallTool(Connect):
     arguments: Json = Field(default={}, repr=False)
     meta: Json | None = Field(default=None, repr=False)
     stream: bool = False
+    holder: str | None = None
+    """Whose turn it is at a workspace that is kept."""
 
 
 class Disconnect(_Strict):

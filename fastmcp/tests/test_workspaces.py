@@ -59,7 +59,9 @@ class Worker:
 
     async def call(self, tool: str, **arguments: Any) -> Any:
         specification = self.stdio.specification(self.name) | {"kept": True}
-        response = await self.service.call(specification, tool, arguments=arguments, client_id=self.name)
+        response = await self.service.call(
+            specification, tool, arguments=arguments, client_id=self.name, holder=self.holder
+        )
         answer = response.json()
         if "error" in answer:
             return answer["error"]["code"]
@@ -119,8 +121,8 @@ async def test_files_are_brought_read_changed_and_collected(worker: Worker) -> N
         told("new/g", b"made"),
     ]
     assert (collected["removed"], collected["skipped"]) == (["gone"], [])
-    assert await worker.get("a") == b"second"
-    assert (await worker.get("a", 2, 3), await worker.get("a", 6, 3)) == (b"con", b"")
+    assert (await worker.get("a", 0, 2), await worker.get("a", 2, 4)) == (b"se", b"cond")
+    assert await worker.get("new/g") == b"made"
 
 
 async def test_what_is_there_already_is_not_brought_again_unless_something_happened_since(
@@ -133,10 +135,44 @@ async def test_what_is_there_already_is_not_brought_again_unless_something_happe
     assert await worker.ask("bring", digest=digest_of(after)) == {"current": True, "missing": []}
     # Whoever brought it was lost before it collected: what the program did does not stand.
     await worker.call("write_file", path="b", text="never collected")
-    worker.holder = "turn-2"
+    late, worker.holder = worker.holder, "turn-2"
     assert (await worker.ask("bring", digest=digest_of(after)))["current"] is False
     assert await worker.bring({"a": b"changed", "b": b"y"}) == ["b"]
     assert await worker.call("read_file", path="b") == "y"
+    worker.holder = late
+    assert await worker.call("echo", text="x") == "lost"
+
+
+async def test_a_call_that_outlives_its_turn_does_not_write_into_the_next(worker: Worker) -> None:
+    await worker.bring({"a": b"x"})
+    await worker.call("echo", text="x")
+    specification = worker.stdio.specification(NAME) | {"kept": True}
+    arguments = {"path": "a", "ms": 1_000}
+    response = await worker.service.call(
+        specification,
+        "write_then_sleep",
+        arguments=arguments,
+        client_id=NAME,
+        holder=worker.holder,
+        timeout_ms=500,
+    )
+    assert response.json()["error"]["code"] == "timeout"
+    assert (worker.folder / "a").read_bytes() == b"half"
+    worker.holder = "turn-2"
+    assert await worker.bring({"a": b"x"}) == ["a"]
+    # Longer than the rest of that call would take.
+    assert await worker.call("sleep", ms=1_500) == "slept 1500 ms"
+    assert await worker.call("read_file", path="a") == "x"
+    assert (await worker.collect())["changed"] == []
+
+
+async def test_what_a_program_writes_between_its_calls_is_gone_at_the_next(worker: Worker) -> None:
+    await worker.bring({"d/a": b"x"})
+    await worker.call("swap", path="d", target="/etc", seconds=1)
+    assert "changed" in await worker.collect()
+    (worker.folder / "by-the-program").write_text("y")
+    assert await worker.bring({"d/a": b"x"}) in ([], ["d/a"])
+    assert not (worker.folder / "by-the-program").exists()
 
 
 async def test_the_program_goes_on_between_turns_and_its_directory_outlives_it(worker: Worker) -> None:
@@ -233,6 +269,7 @@ async def test_what_is_too_much_is_said_and_nothing_of_it_taken(worker: Worker) 
     await worker.call("write_big", bytes=3 << 20)
     assert await worker.collect(max_file_bytes=1 << 20) == {"excess": "file", "path": "big"}
     assert await worker.collect(max_bytes=2 << 20) == {"excess": "bytes", "path": None}
+    assert await worker.bring({"a": b"x"}) == []
     await worker.call("write_many", count=200)
     assert await worker.collect() == {"excess": "files", "path": None}
     assert list((worker.stdio.root / ".staging").iterdir()) == []
@@ -297,11 +334,9 @@ async def test_one_session_sees_nothing_of_another(worker: Worker, boxed: None) 
     ):
         assert "Error" in await worker.call("read_file", path=path)
     assert await worker.call("list_files") == ["a"]
-    for ask in ("collect", "get"):
-        fields = {"max_files": 1, "max_bytes": 1, "max_file_bytes": 1}
-        if ask == "get":
-            fields = {"path": "../other/secret", "offset": 0, "size": 1}
-        assert "error" in await worker.ask(ask, **fields) or ask == "collect"
+    refused = await worker.ask("get", path="../other/secret", offset=0, size=1)
+    assert refused["error"]["code"] == "invalid"
+    assert (await worker.collect())["changed"] == []
 
 
 async def test_the_end_of_a_session_ends_its_programs_and_takes_the_directory_along(worker: Worker) -> None:
@@ -335,7 +370,13 @@ async def test_a_kept_workspace_makes_room_when_users_run_out(stdio: Stdio) -> N
     workers = [Worker(stdio, service, f"org/user/{number}") for number in range(3)]
     for worker in workers:
         await worker.bring({"a": b"x"})
+        if worker is workers[0]:
+            await worker.collect()
     assert sorted(stdio.workspaces()) == ["org/user/1", "org/user/2"]
     for worker in workers[1:]:
+        # Their turns are under way: neither makes room.
         assert await worker.call("read_file", path="a") == "x"
     assert (await workers[0].ask("bring", digest=digest_of({})))["error"]["code"] == "busy"
+    await workers[1].collect()
+    assert await workers[0].bring({"a": b"y"}) == ["a"]
+    assert sorted(stdio.workspaces()) == ["org/user/0", "org/user/2"]

@@ -77,6 +77,7 @@ impl Run for Call {
             header_parameters: definition.header_parameters(),
             deadline,
             request_id: &scope.context.request_id,
+            holder: None,
             progress: None,
         };
         let repeats = Repeats { retries: entry.retries(), is_repeatable: tool.repeatable };

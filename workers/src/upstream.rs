@@ -69,6 +69,8 @@ pub struct CallRequest<'a> {
     pub deadline: Deadline,
     /// For the log.
     pub request_id: &'a str,
+    /// Names the turn at the workspace, where it is a session's.
+    pub holder: Option<&'a str>,
     /// Is handed `{"progress", "total"?, "message"?}` as the server wrote it. Must not block.
     pub progress: Option<&'a (dyn Fn(Raw) + Send + Sync)>,
 }

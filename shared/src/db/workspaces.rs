@@ -34,10 +34,10 @@ pub async fn take(transaction: &mut Transaction, session: SessionId, holder: Uui
     Ok(taken.rows_affected() > 0)
 }
 
-/// Keeps it for another while; answers whether it was still the holder's.
+/// Keeps it for another while, and the session in use; answers whether it was still the holder's.
 pub async fn renew(transaction: &mut Transaction, session: SessionId, holder: Uuid) -> Result<bool, Fault> {
     let renewed = sqlx::query(
-        "UPDATE sessions SET workspace_held_until = clock_timestamp() + $4 \
+        "UPDATE sessions SET workspace_held_until = clock_timestamp() + $4, touched_at = clock_timestamp() \
          WHERE organization_id = $1 AND id = $2 AND state = 'active' AND workspace_holder = $3",
     )
     .bind(transaction.organization())

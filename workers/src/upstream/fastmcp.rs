@@ -223,7 +223,8 @@ impl Remote {
             let tool = serde_json::to_vec(request.tool).map_err(Fault::internal)?;
             let arguments = request.arguments.bytes();
             let stream: &[u8] = if request.progress.is_some() { br#","stream":true"# } else { b"" };
-            let rest: [&[u8]; 5] = [br#","tool":"#, &tool, br#","arguments":"#, arguments, stream];
+            let holder = request.holder.map(|holder| format!(r#","holder":"{holder}""#)).unwrap_or_default();
+            let rest: [&[u8]; 6] = [br#","tool":"#, &tool, br#","arguments":"#, arguments, stream, holder.as_bytes()];
             let body = self.body(request.deadline.remaining(), &rest);
             let response = self.service.post("/mcp/call_tool", body, request.request_id).await?;
             match request.progress {

@@ -67,6 +67,7 @@ fn request<'a>(tool: &'a str, arguments: &'a Raw) -> CallRequest<'a> {
         header_parameters: &[],
         deadline: Deadline::after(PATIENCE),
         request_id: "test",
+        holder: None,
         progress: None,
     }
 }

@@ -2,25 +2,29 @@
 //! brought to them, and what a program changed becomes contents first and files then, all of it in the
 //! transaction of the call, or nothing.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+};
 
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
+use sha2::{Digest as _, Sha256};
 use shared::{
     Code, Context, Fault,
     bus::files::Object,
     command::{
-        files::{Conditions, File, FilePath, MAX_FILE_BYTES, MAX_FILES, PART_BYTES, Tags, parts_of},
+        files::{Conditions, File, FilePath, MAX_FILE_BYTES, MAX_FILES, PART_BYTES, parts_of},
         tools::FileChanges,
     },
     db::{
-        self,
+        self, Database,
         files::{Author, Placing},
     },
     id::{ObjectId, SessionId},
 };
 
-use super::lease::Lease;
+use super::{super::hex, lease::Lease};
 use crate::{
     files::store::Store,
     pools::Tool,
@@ -36,6 +40,8 @@ const TAKEN_AT_ONCE: usize = 2;
 const ATTEMPTS: usize = 3;
 /// The most names of skipped things that are told.
 const MAX_SKIPPED: usize = 100;
+/// And of the characters of one.
+const MAX_SKIPPED_CHARS: usize = 200;
 
 /// One call's exchange of files.
 #[derive(Debug)]
@@ -56,13 +62,62 @@ pub(super) struct Before {
 }
 
 /// What a call did to the files, not yet kept.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Changes {
     /// Contents that lie in the store and are no files yet.
     written: Vec<(FilePath, ObjectId, Known)>,
+    contents: Contents,
     /// Paths, and what was there before.
     removed: Vec<(FilePath, String)>,
     skipped: Vec<String>,
+}
+
+impl Changes {
+    pub(super) const fn is_nothing(&self) -> bool {
+        self.written.is_empty() && self.removed.is_empty()
+    }
+}
+
+/// Contents of a call. Those that are no files when it is over are given up, however it ended: looked at
+/// once its transaction is, for which the row's lock waits.
+#[derive(Debug)]
+struct Contents {
+    database: Database,
+    context: Context,
+    session: SessionId,
+    ids: Mutex<Vec<ObjectId>>,
+}
+
+impl Contents {
+    fn add(&self, id: ObjectId) {
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner).push(id);
+    }
+}
+
+impl Drop for Contents {
+    fn drop(&mut self) {
+        let ids = std::mem::take(&mut *self.ids.lock().unwrap_or_else(PoisonError::into_inner));
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        if ids.is_empty() {
+            return;
+        }
+        let (database, context, session) = (self.database.clone(), self.context.clone(), self.session);
+        runtime.spawn(async move {
+            let given_up = async {
+                // The lease may be another's by now, and this is still ours to clear.
+                let author = Author { subject: &context.actor.subject, holder: None };
+                let mut transaction = database.tenant(&context).await?;
+                db::files::discard_all(&mut transaction, session, author, &ids).await?;
+                transaction.commit().await
+            };
+            match given_up.await {
+                Ok(()) => {}
+                // Its end takes all contents along.
+                Err(fault) if matches!(fault.code, Code::Conflict | Code::Unknown) => {}
+                Err(fault) => tracing::warn!(%fault, %session, "contents were not given up; they will be"),
+            }
+        });
+    }
 }
 
 impl<'a> Exchange<'a> {
@@ -127,7 +182,9 @@ impl<'a> Exchange<'a> {
             Collected::Changes { changed, removed, skipped } => (changed, removed, skipped),
             Collected::Excess { excess, path } => return Err(excessive(&excess, path.as_deref(), most)),
         };
-        let mut changes = Changes { skipped, ..Changes::default() };
+        let (database, context) = (self.parts.database.clone(), self.context.clone());
+        let contents = Contents { database, context, session: self.session, ids: Mutex::default() };
+        let mut changes = Changes { written: Vec::new(), contents, removed: Vec::new(), skipped };
         for path in removed {
             if let (Ok(parsed), Some(sha256)) = (FilePath::parse(&path), before.files.get(&path)) {
                 changes.removed.push((parsed, sha256.clone()));
@@ -140,25 +197,15 @@ impl<'a> Exchange<'a> {
                 Err(_) => changes.skipped.push(file.path),
             }
         }
-        let exchange = &self;
+        let (exchange, contents) = (&self, &changes.contents);
         let keeping = to_keep.into_iter().map(|(path, file)| async move {
             let id = exchange.keep(&file).await?;
+            contents.add(id);
             Ok((path, id, file))
         });
-        // All of them end: what was kept of those beside one that failed is given up.
-        let ended: Vec<Result<_, Fault>> = stream::iter(keeping).buffer_unordered(TAKEN_AT_ONCE).collect().await;
-        let mut failed = None;
-        for one in ended {
-            match one {
-                Ok(kept) => changes.written.push(kept),
-                Err(fault) => failed = failed.or(Some(fault)),
-            }
-        }
-        let Some(fault) = failed else { return Ok(changes) };
-        for (_, id, _) in changes.written {
-            self.store().discard(id).await;
-        }
-        Err(not_kept(fault))
+        changes.written =
+            stream::iter(keeping).buffer_unordered(TAKEN_AT_ONCE).try_collect().await.map_err(not_kept)?;
+        Ok(changes)
     }
 
     async fn keep(&self, file: &Known) -> Result<ObjectId, Fault> {
@@ -167,6 +214,9 @@ impl<'a> Exchange<'a> {
             let left = usize::try_from(file.size - content.len() as u64).unwrap_or(usize::MAX);
             let piece = self.turn.get(&file.path, content.len() as u64, left.min(PART_BYTES)).await?;
             content.extend_from_slice(&piece);
+        }
+        if hex(&Sha256::digest(&content)) != file.sha256 {
+            return Err(Fault::internal("a collected file is not what was told"));
         }
         self.store().keep(content.freeze()).await
     }
@@ -190,70 +240,36 @@ pub(super) async fn keep(
     lease: &Lease,
     changes: Changes,
 ) -> Result<FileChanges, Fault> {
-    let mut told = FileChanges { skipped: changes.skipped, ..FileChanges::default() };
-    told.skipped.truncate(MAX_SKIPPED);
+    let skipped = changes.skipped.iter().take(MAX_SKIPPED).map(|name| name.chars().take(MAX_SKIPPED_CHARS).collect());
+    let mut told = FileChanges { skipped: skipped.collect(), ..FileChanges::default() };
     if !told.skipped.is_empty() {
         scope.notes.detail("files_skipped", told.skipped.len());
     }
-    if changes.written.is_empty() && changes.removed.is_empty() {
+    if changes.is_nothing() {
         return Ok(told);
     }
-    let objects: Vec<ObjectId> = changes.written.iter().map(|(_, id, _)| *id).collect();
-    match make_so(scope, session, lease, changes.written, changes.removed).await {
-        Ok((written, removed)) => {
-            (told.written, told.removed) = (written, removed);
-            scope.notes.detail("files_written", written);
-            scope.notes.detail("files_removed", removed);
-            Ok(told)
-        }
-        Err(fault) => {
-            give_up(scope, session, lease, objects);
-            Err(not_kept(fault))
-        }
-    }
-}
-
-async fn make_so(
-    scope: &mut Scope<'_, Tool>,
-    session: SessionId,
-    lease: &Lease,
-    written: Vec<(FilePath, ObjectId, Known)>,
-    removed: Vec<(FilePath, String)>,
-) -> Result<(u32, u32), Fault> {
     let author = Author { subject: &scope.context.actor.subject, holder: Some(lease.holder()) };
-    let transaction = scope.write().await?;
-    let mut counts = (0, 0);
-    // First, since a file may have become a directory.
-    for (path, sha256) in removed {
-        let as_it_was = Conditions { if_match: Some(Tags::OneOf(vec![sha256])), if_none_match: None };
-        match db::files::remove(transaction, session, author, &path, &as_it_was).await {
-            Ok(()) => counts.1 += 1,
-            // Its member replaced or removed it meanwhile, which is later than what the program saw.
-            Err(fault) if matches!(fault.code, Code::Stale | Code::Unknown) => {}
-            Err(fault) => return Err(fault),
-        }
-    }
-    for (path, id, file) in written {
-        let conditions = &Conditions::default();
-        let parts = parts_of(file.size);
-        let placing = Placing { id, path: &path, parts, sha256: &file.sha256, conditions };
-        db::files::place(transaction, session, author, placing).await?;
-        counts.0 += 1;
-    }
-    lease.release_within(transaction).await?;
-    Ok(counts)
-}
-
-/// Gives contents up that did not become files, once the transaction that was to make them so is gone.
-fn give_up(scope: &Scope<'_, Tool>, session: SessionId, lease: &Lease, objects: Vec<ObjectId>) {
-    let (database, bus, context) = (scope.parts.database.clone(), scope.parts.bus.clone(), scope.context.clone());
-    let holder = Some(lease.holder());
-    tokio::spawn(async move {
-        let store = Store { database: &database, bus: &bus, context: &context, session, holder };
-        for object in objects {
-            store.discard(object).await;
-        }
-    });
+    let conditions = Conditions::default();
+    let placing: Vec<Placing<'_>> = changes
+        .written
+        .iter()
+        .map(|(path, id, Known { size, sha256, .. })| Placing {
+            id: *id,
+            path,
+            parts: parts_of(*size),
+            sha256,
+            conditions: &conditions,
+        })
+        .collect();
+    let transaction = scope.write().await.map_err(not_kept)?;
+    let removed =
+        db::files::exchange(transaction, session, author, &changes.removed, &placing).await.map_err(not_kept)?;
+    lease.is_given_back();
+    told.written = u32::try_from(placing.len()).unwrap_or(u32::MAX);
+    told.removed = u32::try_from(removed).unwrap_or(u32::MAX);
+    scope.notes.detail("files_written", told.written);
+    scope.notes.detail("files_removed", told.removed);
+    Ok(told)
 }
 
 fn known(file: &File) -> Known {

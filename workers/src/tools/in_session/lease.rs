@@ -99,11 +99,9 @@ impl Lease {
         Ok(is_ours)
     }
 
-    /// It is given back in a transaction that is about to be kept. Where that fails after all, it runs out.
-    pub(super) async fn release_within(&self, transaction: &mut db::Transaction) -> Result<(), Fault> {
-        db::workspaces::release(transaction, self.session, self.holder).await?;
+    /// It was given back in a transaction that is about to be kept. Where that fails after all, it runs out.
+    pub(super) fn is_given_back(&self) {
         self.is_over.store(true, Relaxed);
-        Ok(())
     }
 
     /// Gives it back. Not while a transaction of the same call is open that has changed the row: it would

@@ -100,6 +100,11 @@ pub struct Turn {
 }
 
 impl Turn {
+    /// Names it; in hexadecimal digits.
+    pub fn holder(&self) -> &str {
+        &self.holder
+    }
+
     /// Begins the turn. Answers the paths of files that are to be [`put`](Self::put).
     pub async fn bring(&self, files: &[Known]) -> Result<Vec<String>, Fault> {
         let digest = digest(files);
