@@ -109,6 +109,8 @@ class Clients:
             upstream.stop()
         if everyone:
             await asyncio.gather(*(upstream.closed() for upstream in everyone))
+        if self.kept is not None:
+            await self.kept.close()
 
     @contextlib.asynccontextmanager
     async def _use(

@@ -205,6 +205,11 @@ class KeptWorkspaces:
             await self._let_go(name)
         return len(meant)
 
+    async def close(self) -> None:
+        """Let go of all, before the service stops."""
+        for name in list(self._kept):
+            await self._let_go(name)
+
     async def sweep(self) -> None:
         """Let go of those that nobody is in and nobody brought for the idle time."""
         oldest_kept = time.monotonic() - self._idle_seconds

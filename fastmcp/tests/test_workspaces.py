@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from conftest import Service, Stdio, until
 
@@ -354,6 +355,13 @@ async def test_the_end_of_a_session_ends_its_programs_and_takes_the_directory_al
     assert answer["error"]["code"] == "lost"
     assert await worker.drop() == 0
     assert await other.call("read_file", path="a") == "theirs"
+
+
+async def test_a_service_that_stops_leaves_no_workspace(worker: Worker) -> None:
+    await worker.bring({"a": b"x"})
+    await worker.call("nest", depth=50)
+    assert await anyio.to_thread.run_sync(worker.service.stop) == 0
+    assert worker.stdio.workspaces() == []
 
 
 async def test_a_workspace_that_nobody_uses_goes_after_a_while(stdio: Stdio) -> None:
