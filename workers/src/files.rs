@@ -180,20 +180,17 @@ impl Run for Write {
         let placing = Placing { id, path: &self.path, parts, sha256: &sha256, conditions: &self.conditions };
         let author = author(scope);
         let placed = db::files::place(scope.write().await?, self.session, author, placing).await;
-        match &placed {
-            Ok(written) => {
-                used(scope, self.session).await?;
-                scope.notes.detail("sha256", written.file.sha256.as_str());
-                scope.notes.detail("bytes", written.file.size_bytes);
-                if !written.created {
-                    leaves_something(scope, self.session);
-                }
-            }
-            Err(_) => {
-                // Its locks would keep the room from being given back.
-                scope.give_up().await;
-                store.discard(id).await;
-            }
+        let Ok(written) = &placed else {
+            // Its locks would keep the room from being given back.
+            scope.give_up().await;
+            store.discard(id).await;
+            return placed;
+        };
+        used(scope, self.session).await?;
+        scope.notes.detail("sha256", written.file.sha256.as_str());
+        scope.notes.detail("bytes", written.file.size_bytes);
+        if !written.created {
+            leaves_something(scope, self.session);
         }
         placed
     }

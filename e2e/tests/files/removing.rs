@@ -43,6 +43,8 @@ pub(crate) async fn a_session_that_ends_or_expires_leaves_nothing_in_the_stream(
 }
 
 pub(crate) async fn an_upload_that_nobody_goes_on_with_is_given_up(system: Shared) {
+    const GONE: &str = "SELECT to_jsonb(true) WHERE NOT EXISTS \
+        (SELECT FROM session_files WHERE session_id::text = $1 AND state <> 'file')";
     let tenant = system.organization().await;
     let workspace = Workspace::open(&tenant).await;
     workspace.write("kept", &content(1, PART)).await;
@@ -60,7 +62,5 @@ pub(crate) async fn an_upload_that_nobody_goes_on_with_is_given_up(system: Share
     // The row stays until no part of it can be on its way any more.
     let later = "UPDATE session_files SET touched_at = now() - interval '61 seconds' WHERE session_id = $1 AND state = 'doomed'";
     assert_eq!(run(&system, later, workspace.id()).await, 1);
-    const GONE: &str = "SELECT to_jsonb(true) WHERE NOT EXISTS \
-        (SELECT FROM session_files WHERE session_id::text = $1 AND state <> 'file')";
     system.eventually("no row is left of it", GONE, workspace.id()).await;
 }
