@@ -18,7 +18,7 @@ CREATE TABLE public.session_files (
     -- Of the whole content, known once it was complete.
     sha256 bytea,
     created_at timestamptz NOT NULL DEFAULT now(),
-    -- The last part that was taken, or when it became a file, or when it was doomed.
+    -- The last part that was taken, or when it became a file.
     touched_at timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT session_files_pkey PRIMARY KEY (organization_id, session_id, id),
     -- Composite, so that a file cannot belong to another organization's session.

@@ -9,8 +9,8 @@ use shared::{
     command::{
         Page,
         files::{
-            Append, Appended, Content, Discard, File, List, MAX_PATH_BYTES, Open, Opened, PART_BYTES, Part, Read,
-            Remove, Write, Written, hexadecimal, parts_of,
+            Append, Appended, Conditions, Content, Discard, File, FilePath, List, MAX_PATH_BYTES, Open, Opened,
+            PART_BYTES, Part, Read, Remove, Write, Written, hexadecimal, parts_of,
         },
     },
     db::{
@@ -43,16 +43,15 @@ const fn author<'a>(scope: &Scope<'a, Session>) -> Author<'a> {
     Author { subject: scope.context.actor.subject.as_str(), holder: None }
 }
 
-/// Refuses whoever may not use the session now, and notes that it is used.
+/// Refuses whoever may not use the session now.
 async fn usable(scope: &mut Scope<'_, Session>, session: SessionId) -> Result<(), Fault> {
     scope.notes.resource("session", &session);
     let subject = &scope.context.actor.subject;
-    db::sessions::usable(scope.read().await?, session, subject).await?;
-    used(scope, session).await
+    db::sessions::usable(scope.read().await?, session, subject).await.map(drop)
 }
 
-/// Notes that the session is used, unless that was noted a moment ago. Not before parts are written: this
-/// holds the session's row.
+/// Notes that the session is used, unless that was noted a moment ago. Last of all: this holds the session's
+/// row until the command has ended.
 async fn used(scope: &mut Scope<'_, Session>, session: SessionId) -> Result<(), Fault> {
     let pending = hooks::pending(Event::Touched);
     if db::sessions::touch(scope.read().await?, session, &pending).await? {
@@ -80,7 +79,9 @@ impl Run for List {
             ));
         }
         usable(scope, self.session).await?;
-        db::files::list(scope.read().await?, &self).await
+        let files = db::files::list(scope.read().await?, &self).await?;
+        used(scope, self.session).await?;
+        Ok(files)
     }
 }
 
@@ -102,14 +103,14 @@ impl Run for Open {
                 return Err(Fault::new(Code::Stale, "It is not what you read before."));
             }
             let is_known = self.conditions.if_none_match.as_ref().is_some_and(|tags| tags.name(sha256));
-            if self.head || is_known || file.size_bytes == 0 {
-                return Ok(Opened { file, object, first: Bytes::new() });
+            let is_empty = self.head || is_known || file.size_bytes == 0;
+            let first = if is_empty { Some(Bytes::new()) } else { part(scope, self.session, object, 0).await? };
+            if let Some(first) = first {
+                used(scope, self.session).await?;
+                return Ok(Opened { file, object, first });
             }
-            match part(scope, self.session, object, 0).await? {
-                Some(first) => return Ok(Opened { file, object, first }),
-                // Another content has taken its place a moment ago, or none.
-                None => missed = Some(object),
-            }
+            // Another content has taken its place a moment ago, or none.
+            missed = Some(object);
         }
     }
 }
@@ -123,13 +124,15 @@ impl Run for Read {
         if self.part >= parts {
             return Err(Fault::invalid("part", format!("This content has {parts} parts.")));
         }
-        let bytes = part(scope, self.session, self.object, self.part).await?;
-        Ok(Part { bytes: bytes.ok_or_else(|| Fault::unknown("file"))? })
+        let bytes = part(scope, self.session, self.object, self.part).await?.ok_or_else(|| Fault::unknown("file"))?;
+        used(scope, self.session).await?;
+        Ok(Part { bytes })
     }
 }
 
 /// One part, unless it has gone with its content.
 async fn part(scope: &Scope<'_, Session>, session: SessionId, id: ObjectId, part: u32) -> Result<Option<Bytes>, Fault> {
+    scope.give_up().await;
     let object = Object { organization: scope.context.organization, session, id };
     scope.parts.bus.part(&object, part).await
 }
@@ -148,9 +151,33 @@ impl Run for Append {
             (Some(upload), part @ 1..) => store.append(upload, part, self.bytes).await?,
             _ => return Err(Fault::invalid("upload", "The first part begins an upload, the others belong to one.")),
         };
-        used(scope, self.session).await?;
+        if used(scope, self.session).await.is_err() {
+            // The part is kept: whoever sent it must learn of what.
+            scope.give_up().await;
+        }
         Ok(Appended { upload })
     }
+}
+
+/// Refuses a write in vain before anything is kept. Whether it holds is decided where the file is placed.
+async fn holds(
+    scope: &mut Scope<'_, Session>,
+    session: SessionId,
+    path: &FilePath,
+    conditions: &Conditions,
+) -> Result<(), Fault> {
+    if *conditions == Conditions::default() {
+        return Ok(());
+    }
+    usable(scope, session).await?;
+    let there = db::files::get(scope.read().await?, session, path).await;
+    scope.give_up().await;
+    let sha256 = match there {
+        Ok((_, file)) => Some(file.sha256),
+        Err(fault) if fault.code == Code::Unknown => None,
+        Err(fault) => return Err(fault),
+    };
+    conditions.check(sha256.as_deref())
 }
 
 impl Run for Write {
@@ -168,6 +195,7 @@ impl Run for Write {
                 ));
             }
             Content::Whole(bytes) => {
+                holds(scope, self.session, &self.path, &self.conditions).await?;
                 let sha256 = hexadecimal(&Sha256::digest(&bytes));
                 let parts = parts_of(bytes.len() as u64);
                 (store.keep(bytes).await?, parts, sha256)
@@ -180,20 +208,17 @@ impl Run for Write {
         let placing = Placing { id, path: &self.path, parts, sha256: &sha256, conditions: &self.conditions };
         let author = author(scope);
         let placed = db::files::place(scope.write().await?, self.session, author, placing).await;
-        match &placed {
-            Ok(written) => {
-                used(scope, self.session).await?;
-                scope.notes.detail("sha256", written.file.sha256.as_str());
-                scope.notes.detail("bytes", written.file.size_bytes);
-                if !written.created {
-                    leaves_something(scope, self.session);
-                }
-            }
-            Err(_) => {
-                // Its locks would keep the room from being given back.
-                scope.give_up().await;
-                store.discard(id).await;
-            }
+        let Ok(written) = &placed else {
+            // Its locks would keep the room from being given back.
+            scope.give_up().await;
+            store.discard(id).await;
+            return placed;
+        };
+        used(scope, self.session).await?;
+        scope.notes.detail("sha256", written.file.sha256.as_str());
+        scope.notes.detail("bytes", written.file.size_bytes);
+        if !written.created {
+            leaves_something(scope, self.session);
         }
         placed
     }

@@ -105,6 +105,29 @@ pub(crate) async fn a_session_has_room_for_so_many_files_and_no_more(system: Sha
     assert_eq!(workspace.paths("limit=200").await.len(), 1_000);
 }
 
+pub(crate) async fn an_organization_has_room_for_so_much_in_all_its_sessions(system: Shared) {
+    let tenant = system.organization().await;
+    let (one, two) = (Workspace::open(&tenant).await, Workspace::open(&tenant).await);
+    let database = system.database("superuser").await;
+    let filled = async |bytes: i64| {
+        sqlx::query("UPDATE sessions SET files_bytes = $2, files_quota_bytes = $2 WHERE id = $1")
+            .bind(one.id().parse::<Uuid>().expect("a uuid"))
+            .bind(bytes)
+            .execute(&database)
+            .await
+            .expect("the statement runs");
+    };
+    filled(1024 * 1024 * 1024 - 10).await;
+    two.write("fits", b"0123456789").await;
+    let refused = two.put("more", "1").await.problem(429, "throttled");
+    assert!(refused["detail"].as_str().is_some_and(|detail| detail.contains("organization")), "{refused}");
+    filled(0).await;
+    two.write("more", b"1").await;
+    // Others' are not counted.
+    Workspace::open(&system.organization().await).await.write("theirs", b"1").await;
+    database.close().await;
+}
+
 pub(crate) async fn what_is_no_whole_file_as_it_is_is_refused(system: Shared) {
     let workspace = Workspace::open(&system.organization().await).await;
     for (name, value) in [("Content-Encoding", "gzip"), ("Content-Range", "bytes 0-3/8")] {

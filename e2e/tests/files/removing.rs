@@ -1,7 +1,5 @@
 //! What goes: with its session, with what replaces it, and when nobody goes on with it.
 
-use std::time::Duration;
-
 use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
@@ -42,25 +40,63 @@ pub(crate) async fn a_session_that_ends_or_expires_leaves_nothing_in_the_stream(
     }
 }
 
-pub(crate) async fn an_upload_that_nobody_goes_on_with_is_given_up(system: Shared) {
-    let tenant = system.organization().await;
-    let workspace = Workspace::open(&tenant).await;
-    workspace.write("kept", &content(1, PART)).await;
-    // Three parts of an upload, as a gateway that died leaves them.
+const GONE: &str = "SELECT to_jsonb(true) WHERE NOT EXISTS \
+    (SELECT FROM session_files WHERE session_id::text = $1 AND state <> 'file')";
+
+/// Three parts of an upload, as a gateway that died leaves them.
+async fn left_behind(system: &Shared, workspace: &Workspace) {
     workspace.write("left", &content(2, 3 * PART)).await;
     let back = "UPDATE session_files SET state = 'writing', path = NULL, sha256 = NULL WHERE session_id = $1 AND path = 'left'";
-    assert_eq!(run(&system, back, workspace.id()).await, 1);
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    assert_eq!(in_stream(&system, tenant.id).await.len(), 4, "it is young");
-    assert_eq!(workspace.bytes_in_use().await, 4 * i64::try_from(PART).expect("small"), "and counts");
-    let aged = "UPDATE session_files SET touched_at = now() - interval '601 seconds' WHERE session_id = $1 AND state = 'writing'";
-    assert_eq!(run(&system, aged, workspace.id()).await, 1);
-    assert_eq!(settled(&system, tenant.id).await, 1);
-    assert_eq!(workspace.bytes_in_use().await, i64::try_from(PART).expect("small"));
-    // The row stays until no part of it can be on its way any more.
-    let later = "UPDATE session_files SET touched_at = now() - interval '61 seconds' WHERE session_id = $1 AND state = 'doomed'";
-    assert_eq!(run(&system, later, workspace.id()).await, 1);
-    const GONE: &str = "SELECT to_jsonb(true) WHERE NOT EXISTS \
-        (SELECT FROM session_files WHERE session_id::text = $1 AND state <> 'file')";
-    system.eventually("no row is left of it", GONE, workspace.id()).await;
+    assert_eq!(run(system, back, workspace.id()).await, 1);
+}
+
+/// Makes what is in this state as old as that.
+async fn aged(system: &Shared, workspace: &Workspace, state: &str, seconds: u32) {
+    let sql = format!(
+        "UPDATE session_files SET touched_at = now() - interval '{seconds} seconds' WHERE session_id = $1 AND state = '{state}'"
+    );
+    assert_eq!(run(system, &sql, workspace.id()).await, 1);
+}
+
+pub(crate) async fn an_upload_that_nobody_goes_on_with_is_given_up(system: Shared) {
+    let tenant = system.organization().await;
+    let (young, old) = (Workspace::open(&tenant).await, Workspace::open(&tenant).await);
+    for workspace in [&young, &old] {
+        workspace.write("kept", &content(1, PART)).await;
+        left_behind(&system, workspace).await;
+    }
+    aged(&system, &young, "writing", 540).await;
+    aged(&system, &old, "writing", 601).await;
+    system.eventually("no row is left of the old one", GONE, old.id()).await;
+    // Whoever looked for the old one has looked at the young one too.
+    let of_the_young = |subjects: std::collections::BTreeSet<String>| {
+        subjects.into_iter().filter(|subject| subject.contains(young.id())).count()
+    };
+    assert_eq!(of_the_young(in_stream(&system, tenant.id).await), 4);
+    let (all, kept) = (4 * i64::try_from(PART).expect("small"), i64::try_from(PART).expect("small"));
+    assert_eq!((young.bytes_in_use().await, old.bytes_in_use().await), (all, kept), "what is young counts");
+    aged(&system, &young, "writing", 601).await;
+    system.eventually("no row is left of it either", GONE, young.id()).await;
+    assert_eq!(settled(&system, tenant.id).await, 2);
+    assert_eq!(young.bytes_in_use().await, kept);
+}
+
+pub(crate) async fn a_row_stays_until_no_part_of_it_can_be_on_its_way(system: Shared) {
+    let tenant = system.organization().await;
+    let (fresh, old) = (Workspace::open(&tenant).await, Workspace::open(&tenant).await);
+    for workspace in [&fresh, &old] {
+        left_behind(&system, workspace).await;
+        let doomed = "UPDATE session_files SET state = 'doomed' WHERE session_id = $1";
+        assert_eq!(run(&system, doomed, workspace.id()).await, 1);
+    }
+    aged(&system, &old, "doomed", 61).await;
+    system.eventually("no row is left of the old one", GONE, old.id()).await;
+    assert_eq!(settled(&system, tenant.id).await, 0, "the parts go at once");
+    assert_eq!(
+        run(&system, "SELECT FROM session_files WHERE session_id = $1", fresh.id()).await,
+        1,
+        "the row does not"
+    );
+    aged(&system, &fresh, "doomed", 61).await;
+    system.eventually("no row is left of it either", GONE, fresh.id()).await;
 }

@@ -41,8 +41,9 @@ async fn age(system: &System, workspace: &Workspace) {
 
 /// Waits until files are all there is, in rows, in the stream and in what the session says.
 async fn at_rest(system: &System, workspace: &Workspace) {
-    let database = system.database("superuser").await;
     const LEFT: &str = "SELECT count(*) FROM session_files WHERE organization_id = $1 AND state <> 'file'";
+    const SUM: &str = "SELECT coalesce(sum(size_bytes), 0)::bigint FROM session_files WHERE organization_id = $1";
+    let database = system.database("superuser").await;
     until("no row is left of what is no file", async || {
         age(system, workspace).await;
         sqlx::query_scalar::<_, i64>(LEFT).bind(workspace.organization).fetch_one(&database).await.expect("a count")
@@ -50,7 +51,6 @@ async fn at_rest(system: &System, workspace: &Workspace) {
     })
     .await;
     settled(system, workspace.organization).await;
-    const SUM: &str = "SELECT coalesce(sum(size_bytes), 0)::bigint FROM session_files WHERE organization_id = $1";
     let sum: i64 = sqlx::query_scalar(SUM).bind(workspace.organization).fetch_one(&database).await.expect("a sum");
     assert_eq!(workspace.bytes_in_use().await, sum);
     database.close().await;
@@ -135,6 +135,8 @@ pub(crate) async fn a_session_worker_killed_at_any_step_of_a_write_leaves_nothin
 }
 
 pub(crate) async fn a_frozen_session_worker_leaves_no_part_behind_its_session(system: Arc<System>) {
+    const WAITS: &str = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'switchboard_session' \
+        AND wait_event_type = 'Lock' AND query LIKE '%session_files%'";
     let workspace = Workspace::open(&system.organization().await).await;
     workspace.write("f", b"kept").await;
     let stack = system.stack().await;
@@ -158,8 +160,6 @@ pub(crate) async fn a_frozen_session_worker_leaves_no_part_behind_its_session(sy
     );
     let id: uuid::Uuid = workspace.id().parse().expect("a uuid");
     assert_eq!(ended.bind(id).execute(&database).await.expect("it runs").rows_affected(), 1);
-    const WAITS: &str = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'switchboard_session' \
-        AND wait_event_type = 'Lock' AND query LIKE '%session_files%'";
     until("whoever removes the workspace waits for whoever writes", async || {
         sqlx::query_scalar::<_, i64>(WAITS).fetch_one(&database).await.expect("a count") > 0
     })

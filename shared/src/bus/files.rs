@@ -83,8 +83,13 @@ impl Bus {
         let mut headers = HeaderMap::new();
         headers.insert("Nats-TTL", keep.as_secs().max(1).to_string().as_str());
         let subject = subject::file_part(object, part);
+        let is_tombstone = bytes.is_empty();
         let stored = async { self.0.jetstream.publish_with_headers(subject, headers, bytes).await?.await };
-        stored.await.map(drop).map_err(|cause| refused(&cause))
+        match stored.await {
+            // A tombstone is smaller than any part: for want of room it is refused only where there is none.
+            Err(cause) if is_tombstone && is_full(&cause) => Ok(()),
+            stored => stored.map(drop).map_err(|cause| refused(&cause)),
+        }
     }
 
     async fn read_part(&self, object: &Object, part: u32) -> anyhow::Result<Option<Bytes>> {
@@ -125,10 +130,13 @@ impl Bus {
     }
 }
 
-fn refused(cause: &PublishError) -> Fault {
+fn is_full(cause: &PublishError) -> bool {
     use std::error::Error as _;
-    let is_full = cause.source().is_some_and(|source| source.to_string().contains(STREAM_FULL));
-    if is_full {
+    cause.source().is_some_and(|source| source.to_string().contains(STREAM_FULL))
+}
+
+fn refused(cause: &PublishError) -> Fault {
+    if is_full(cause) {
         tracing::error!("the stream of files is full");
         let message = "The deployment's room for files is used up; nothing was kept. Try again later.";
         return Fault::new(Code::Unavailable, message).after(ROOM_LATER);

@@ -20,8 +20,11 @@ pub const PART_BYTES: usize = 512 * 1024;
 pub const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
 /// The most files of a session.
 pub const MAX_FILES: i64 = 1_000;
-/// The most contents of a session that are being written or are files: each file may be replaced at once.
-pub const MAX_OBJECTS: i64 = 2 * MAX_FILES;
+/// The most contents of a session: files, what is being written, and what is still to be removed.
+pub const MAX_OBJECTS: i64 = 4 * MAX_FILES;
+/// What the files of all sessions of an organization may take together, in bytes: a quarter of what a
+/// deployment has for all of them by default.
+pub const MAX_ORGANIZATION_BYTES: i64 = 1024 * 1024 * 1024;
 /// What the files of a session may take, in bytes, unless the deployment says otherwise.
 pub const DEFAULT_QUOTA_BYTES: u64 = 64 * 1024 * 1024;
 /// How long an upload may stand still before it is given up, in seconds.

@@ -21,7 +21,7 @@ mod leftovers;
 mod writing;
 
 pub use exchange::{discard_all, exchange};
-pub use leftovers::{Buried, doom_abandoned, doom_all, forget, left, lock_doomed, with_leftovers};
+pub use leftovers::{Doomed, doom_abandoned, doom_all, forget, left, with_leftovers};
 pub use writing::{Reserved, extend, hold, reserve};
 
 use writing::lock;
@@ -256,7 +256,7 @@ pub async fn discard(
 /// Dooms a content and gives its room back. The session's row is locked.
 async fn doom(transaction: &mut Transaction, session: SessionId, id: ObjectId) -> Result<(), Fault> {
     sqlx::query(
-        "WITH doomed AS (UPDATE session_files SET state = 'doomed', path = NULL, touched_at = clock_timestamp() \
+        "WITH doomed AS (UPDATE session_files SET state = 'doomed', path = NULL \
              WHERE organization_id = $1 AND session_id = $2 AND id = $3 AND state <> 'doomed' RETURNING size_bytes) \
          UPDATE sessions SET files_bytes = files_bytes - doomed.size_bytes FROM doomed \
          WHERE organization_id = $1 AND sessions.id = $2",

@@ -1,6 +1,6 @@
 //! Removing what is no file any more: its parts first, then its row. Every worker of the session pool
-//! does it, told by its own commands and by looking each some seconds; what one is busy with, the others
-//! pass by. Nothing here may be done only once.
+//! does it, told by its own commands and by looking each some seconds. All of it may be done twice, and by
+//! two at once: no part of a doomed content is written any more.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,7 +8,6 @@ use shared::{
     Fault,
     bus::{Bus, files::Object},
     db::{self, Database, sessions::Place},
-    id::ObjectId,
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -79,25 +78,28 @@ pub async fn workspace(database: &Database, bus: &Bus, place: Place) -> Result<(
     bury(database, bus, place).await
 }
 
-/// Removes what is doomed in a session.
+/// Removes what is doomed in a session. What cannot be removed now keeps nothing else.
 async fn bury(database: &Database, bus: &Bus, place: Place) -> Result<(), Fault> {
     let mut transaction = database.on_behalf_of(place.organization_id).await?;
     let left = db::files::left(&mut transaction, place.id).await?;
     transaction.give_up().await?;
-    for id in left {
-        bury_one(database, bus, place, id).await?;
+    let (mut gone, mut failed) = (Vec::new(), None);
+    for doomed in left {
+        let object = Object { organization: place.organization_id, session: place.id, id: doomed.id };
+        match bus.remove_parts(&object, doomed.parts()).await {
+            Ok(()) if doomed.is_settled => gone.push(doomed.id),
+            // Looked at again, once nothing of it can be on its way any more.
+            Ok(()) => {}
+            Err(fault) => {
+                failed.get_or_insert(fault);
+            }
+        }
     }
-    Ok(())
-}
-
-async fn bury_one(database: &Database, bus: &Bus, place: Place, id: ObjectId) -> Result<(), Fault> {
-    let mut transaction = database.on_behalf_of(place.organization_id).await?;
-    let Some(doomed) = db::files::lock_doomed(&mut transaction, place.id, id).await? else { return Ok(()) };
-    let object = Object { organization: place.organization_id, session: place.id, id };
-    bus.remove_parts(&object, doomed.parts()).await?;
-    if doomed.is_settled {
-        db::files::forget(&mut transaction, place.id, id).await?;
-        metrics::counter!("switchboard_files_contents_removed_total").increment(1);
+    if !gone.is_empty() {
+        let mut transaction = database.on_behalf_of(place.organization_id).await?;
+        db::files::forget(&mut transaction, place.id, &gone).await?;
+        transaction.commit().await?;
+        metrics::counter!("switchboard_files_contents_removed_total").increment(gone.len() as u64);
     }
-    transaction.commit().await
+    failed.map_or(Ok(()), Err)
 }

@@ -25,7 +25,7 @@ pub async fn exchange(
     let (paths, hashes): (Vec<&str>, Vec<&str>) =
         removed.iter().map(|(path, sha256)| (path.as_str(), sha256.as_str())).unzip();
     let gone = sqlx::query(
-        "WITH doomed AS (UPDATE session_files f SET state = 'doomed', path = NULL, touched_at = clock_timestamp() \
+        "WITH doomed AS (UPDATE session_files f SET state = 'doomed', path = NULL \
              FROM unnest($3::text[], $4::text[]) AS gone (path, sha256) \
              WHERE f.organization_id = $1 AND f.session_id = $2 AND f.path = gone.path \
                  AND f.sha256 = decode(gone.sha256, 'hex') RETURNING f.id) \
@@ -41,7 +41,7 @@ pub async fn exchange(
     .rows_affected();
     let paths: Vec<&str> = written.iter().map(|placing| placing.path.as_str()).collect();
     sqlx::query(
-        "UPDATE session_files SET state = 'doomed', path = NULL, touched_at = clock_timestamp() \
+        "UPDATE session_files SET state = 'doomed', path = NULL \
          WHERE organization_id = $1 AND session_id = $2 AND path = ANY ($3)",
     )
     .bind(transaction.organization())
@@ -135,7 +135,7 @@ pub async fn discard_all(
 ) -> Result<(), Fault> {
     lock(transaction, session, author).await?;
     sqlx::query(
-        "WITH doomed AS (UPDATE session_files SET state = 'doomed', path = NULL, touched_at = clock_timestamp() \
+        "WITH doomed AS (UPDATE session_files SET state = 'doomed', path = NULL \
              WHERE organization_id = $1 AND session_id = $2 AND id = ANY ($3) AND state = 'writing' \
              RETURNING size_bytes) \
          UPDATE sessions SET files_bytes = files_bytes - (SELECT coalesce(sum(size_bytes), 0) FROM doomed)::bigint \

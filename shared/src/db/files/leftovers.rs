@@ -14,7 +14,7 @@ use crate::{
 
 /// A content that is doomed.
 #[derive(Clone, Copy, Debug, FromRow)]
-pub struct Buried {
+pub struct Doomed {
     /// Which.
     pub id: ObjectId,
     parts: i32,
@@ -23,7 +23,7 @@ pub struct Buried {
     pub is_settled: bool,
 }
 
-impl Buried {
+impl Doomed {
     /// How many parts there may be.
     pub const fn parts(&self) -> u32 {
         self.parts.cast_unsigned()
@@ -55,7 +55,7 @@ pub async fn doom_abandoned(transaction: &mut Transaction, session: SessionId) -
 async fn doom_older(transaction: &mut Transaction, session: SessionId, seconds: Option<u32>) -> Result<(), Fault> {
     lock(transaction, session).await?;
     sqlx::query(
-        "WITH doomed AS (UPDATE session_files SET state = 'doomed', path = NULL, touched_at = clock_timestamp() \
+        "WITH doomed AS (UPDATE session_files SET state = 'doomed', path = NULL \
              WHERE organization_id = $1 AND session_id = $2 AND state <> 'doomed' \
                  AND ($3::float8 IS NULL OR (state = 'writing' AND touched_at < clock_timestamp() - make_interval(secs => $3))) \
              RETURNING size_bytes) \
@@ -71,10 +71,11 @@ async fn doom_older(transaction: &mut Transaction, session: SessionId, seconds: 
     .map_err(fault)
 }
 
-/// What is doomed in a session.
-pub async fn left(transaction: &mut Transaction, session: SessionId) -> Result<Vec<ObjectId>, Fault> {
-    sqlx::query_scalar(
-        "SELECT id FROM session_files WHERE organization_id = $1 AND session_id = $2 AND state = 'doomed'",
+/// What is doomed in a session. Nobody begins to write a part of it any more.
+pub async fn left(transaction: &mut Transaction, session: SessionId) -> Result<Vec<Doomed>, Fault> {
+    sqlx::query_as(
+        "SELECT id, parts, sha256 IS NOT NULL OR touched_at < clock_timestamp() - interval '1 minute' AS is_settled \
+         FROM session_files WHERE organization_id = $1 AND session_id = $2 AND state = 'doomed' ORDER BY touched_at",
     )
     .bind(transaction.organization())
     .bind(session)
@@ -83,34 +84,14 @@ pub async fn left(transaction: &mut Transaction, session: SessionId) -> Result<V
     .map_err(fault)
 }
 
-/// Holds a doomed content until the end of the transaction; `None` where it is gone, or somebody else
-/// holds it.
-pub async fn lock_doomed(
-    transaction: &mut Transaction,
-    session: SessionId,
-    id: ObjectId,
-) -> Result<Option<Buried>, Fault> {
-    sqlx::query_as(
-        "SELECT id, parts, sha256 IS NOT NULL OR touched_at < clock_timestamp() - interval '1 minute' AS is_settled \
-         FROM session_files WHERE organization_id = $1 AND session_id = $2 AND id = $3 AND state = 'doomed' \
-         FOR UPDATE SKIP LOCKED",
-    )
-    .bind(transaction.organization())
-    .bind(session)
-    .bind(id)
-    .fetch_optional(transaction.connection())
-    .await
-    .map_err(fault)
-}
-
-/// Forgets a doomed content, of which nothing is in the stream any more.
-pub async fn forget(transaction: &mut Transaction, session: SessionId, id: ObjectId) -> Result<(), Fault> {
+/// Forgets doomed contents, of which nothing is in the stream any more.
+pub async fn forget(transaction: &mut Transaction, session: SessionId, ids: &[ObjectId]) -> Result<(), Fault> {
     sqlx::query(
-        "DELETE FROM session_files WHERE organization_id = $1 AND session_id = $2 AND id = $3 AND state = 'doomed'",
+        "DELETE FROM session_files WHERE organization_id = $1 AND session_id = $2 AND id = ANY ($3) AND state = 'doomed'",
     )
     .bind(transaction.organization())
     .bind(session)
-    .bind(id)
+    .bind(ids.iter().map(|id| id.0).collect::<Vec<_>>())
     .execute(transaction.connection())
     .await
     .map(drop)

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 
 use super::{Author, number};
 use crate::{
-    command::files::{MAX_FILE_BYTES, MAX_OBJECTS, PART_BYTES, parts_of},
+    command::files::{MAX_FILE_BYTES, MAX_OBJECTS, MAX_ORGANIZATION_BYTES, PART_BYTES, parts_of},
     db::{
         Transaction, broken_constraint, fault,
         sessions::{self, Usable},
@@ -47,6 +47,18 @@ async fn take_room(transaction: &mut Transaction, locked: &Usable, size_bytes: u
         );
         return Err(Fault::new(Code::Throttled, message));
     }
+    // Others of the organization may take some at this moment: a bound, and not an exact one.
+    let all: i64 = sqlx::query_scalar(
+        "SELECT coalesce(sum(files_bytes), 0)::bigint FROM sessions WHERE organization_id = $1 AND state = 'active'",
+    )
+    .bind(transaction.organization())
+    .fetch_one(transaction.connection())
+    .await
+    .map_err(fault)?;
+    if all.saturating_add(number(size_bytes)) > MAX_ORGANIZATION_BYTES {
+        let message = format!("The files of the organization's sessions take {all} of {MAX_ORGANIZATION_BYTES} bytes.");
+        return Err(Fault::new(Code::Throttled, message));
+    }
     sqlx::query("UPDATE sessions SET files_bytes = files_bytes + $3 WHERE organization_id = $1 AND id = $2")
         .bind(transaction.organization())
         .bind(locked.id)
@@ -82,16 +94,16 @@ pub async fn reserve(
     }
     let locked = lock(transaction, session, author).await?;
     take_room(transaction, &locked, size_bytes).await?;
-    let objects: i64 = sqlx::query_scalar(
-        "SELECT count(*) FROM session_files WHERE organization_id = $1 AND session_id = $2 AND state <> 'doomed'",
-    )
-    .bind(transaction.organization())
-    .bind(session)
-    .fetch_one(transaction.connection())
-    .await
-    .map_err(fault)?;
+    let objects: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM session_files WHERE organization_id = $1 AND session_id = $2")
+            .bind(transaction.organization())
+            .bind(session)
+            .fetch_one(transaction.connection())
+            .await
+            .map_err(fault)?;
     if objects >= MAX_OBJECTS {
-        let message = format!("A session has at most {MAX_OBJECTS} files and uploads together.");
+        let message =
+            format!("A session has at most {MAX_OBJECTS} files, uploads and contents that are being removed.");
         return Err(Fault::new(Code::Throttled, message));
     }
     let id = ObjectId::new();
