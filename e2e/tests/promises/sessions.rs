@@ -263,7 +263,7 @@ pub(crate) async fn sessions_under_load_survive_many_killed_workers(system: Arc<
             let opened = tenant.user.post(SESSIONS, &json!({ "agent_type": "tester" })).await;
             if opened.status == 201 {
                 let session = opened.json();
-                let ends = turn % 3 != 0;
+                let ends = !turn.is_multiple_of(3);
                 let ended = ends && tenant.user.delete(&item(&session)).await.status == 204;
                 known.push((session, ends, ended));
             } else {
