@@ -9,12 +9,16 @@ use stack::Options;
 use super::{Room, directory, held, tenant, told};
 use crate::world::System;
 
+/// What one of these kills, the other one needs.
+static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// Two workers of each pool.
 pub(crate) fn two_workers(options: &mut Options) {
     options.workers_per_pool = 2;
 }
 
 pub(crate) async fn a_session_goes_on_with_its_files_when_worker_and_host_are_killed(system: Arc<System>) {
+    let _turn = TURN.lock().await;
     let tenant = tenant(&system).await;
     let room = Room::open(&tenant.user).await;
     room.put("by-http", "put").await;
@@ -38,6 +42,7 @@ pub(crate) async fn a_session_goes_on_with_its_files_when_worker_and_host_are_ki
 }
 
 pub(crate) async fn a_call_whose_worker_is_killed_leaves_the_workspace_to_others(system: Arc<System>) {
+    let _turn = TURN.lock().await;
     let tenant = tenant(&system).await;
     let room = Room::open(&tenant.user).await;
     room.said("write_file", json!({ "path": "a", "text": "kept" })).await;
