@@ -17,6 +17,7 @@ mod configurations;
 mod cors;
 mod earlier_mistakes;
 mod faulty;
+mod files;
 mod fuzz;
 mod hostile;
 mod identity;
@@ -42,6 +43,7 @@ mod trail;
 mod upstreams;
 mod users;
 mod work_breakdown;
+mod workspaces;
 mod world;
 
 use world::World;
@@ -172,6 +174,20 @@ fn main() -> ExitCode {
             a_program_that_dies_fails_its_call_and_is_started_for_the_next,
             a_program_that_hangs_is_left_at_the_deadline_and_told_so,
         }
+        workspaces {
+            a_program_reads_what_was_put_by_http_and_http_what_it_writes,
+            no_other_session_finds_its_files_by_any_path,
+            what_is_no_file_is_not_kept_and_told,
+            what_does_not_fit_is_refused_and_the_directory_brought_back,
+            calls_at_once_in_one_session_keep_all_their_files,
+            the_end_of_a_session_ends_its_programs_and_removes_its_directory,
+            a_session_is_its_members_alone_and_only_while_it_lasts,
+            a_session_that_is_called_in_does_not_become_idle,
+            a_call_longer_than_the_idle_time_keeps_its_session_in_use,
+            a_call_that_writes_a_thousand_files_keeps_all_of_them,
+            what_changes_by_http_during_a_call_stays_beside_what_the_call_writes,
+            sessions_share_no_client_and_take_theirs_along,
+        }
         payloads {
             tools_and_results_that_are_handed_on_are_valid_mcp,
             what_is_sent_to_a_modern_server_is_valid_mcp_with_its_headers,
@@ -282,6 +298,35 @@ fn main() -> ExitCode {
             a_global_prompt_comes_first_whatever_its_priority,
             what_an_admin_wrote_is_not_rewritten,
         }
+        files {
+            files_of_every_size_come_back_byte_for_byte_under_their_tag,
+            a_body_without_a_length_is_kept_like_one_with_it,
+            a_file_is_handed_out_as_bytes_that_no_browser_shows,
+            what_is_written_over_is_another_content_and_the_old_one_goes,
+            files_are_listed_by_path_in_pages_and_by_their_beginning,
+            a_file_that_is_known_is_not_sent_again,
+            a_condition_that_does_not_hold_changes_nothing,
+            of_many_who_write_one_path_at_once_one_wins_whole,
+            whoever_reads_while_others_write_gets_one_content_or_sees_that_it_is_not_whole,
+            a_hostile_path_is_refused_by_the_rule_that_it_breaks,
+            what_only_looks_like_an_attack_is_a_name_and_is_decoded_once,
+            a_file_is_not_where_a_directory_is,
+            a_file_over_sixteen_mebibytes_is_refused_with_and_without_a_length,
+            a_session_that_is_full_says_so_and_has_room_again_once_something_goes,
+            a_session_has_room_for_so_many_files_and_no_more,
+            an_organization_has_room_for_so_much_in_all_its_sessions,
+            what_is_no_whole_file_as_it_is_is_refused,
+            nobody_else_reaches_a_members_files,
+            a_members_sessions_have_each_their_own_files,
+            a_session_that_is_over_gives_and_takes_nothing,
+            using_files_keeps_a_session_alive,
+            a_session_that_ends_or_expires_leaves_nothing_in_the_stream,
+            an_upload_that_nobody_goes_on_with_is_given_up,
+            a_row_stays_until_no_part_of_it_can_be_on_its_way,
+            an_upload_that_breaks_off_changes_nothing_and_gives_its_room_back,
+            a_file_that_goes_while_it_is_read_is_cut_and_never_completed,
+            a_part_that_is_not_what_its_row_says_is_not_handed_out_as_the_end,
+        }
         bad_input {
             bad_bodies_of_a_tool_call_are_refused_by_field,
             bad_bodies_of_a_configuration_are_refused_by_field_and_keep_nothing,
@@ -358,6 +403,16 @@ fn main() -> ExitCode {
             a_worker_without_a_key_that_is_needed_does_not_start,
         }
     );
+    let doubled = Arc::new(World::with(workspaces::accidents::two_workers));
+    {
+        use workspaces::accidents;
+        trials!(all, doubled;
+            accidents {
+                a_session_goes_on_with_its_files_when_worker_and_host_are_killed,
+                a_call_whose_worker_is_killed_leaves_the_workspace_to_others,
+            }
+        );
+    }
     let rotated = Arc::new(World::with(rotation::two_keys));
     trials!(all, rotated;
         rotation {
@@ -379,7 +434,7 @@ fn main() -> ExitCode {
         trial.with_ignored_flag(lacks)
     });
     let conclusion = libtest_mimic::run(&arguments, all.collect());
-    let clean = [&world, &talkative, &rotated, &pooled].map(|world| leftovers::check(world)) == [true; 4];
+    let clean = [&world, &talkative, &doubled, &rotated, &pooled].map(|world| leftovers::check(world)) == [true; 5];
     let kept = if promises::are_asked_for(&arguments) {
         promises::run(&arguments)
     } else {

@@ -20,6 +20,7 @@ use connection::Connection;
 pub mod audit;
 pub mod configurations;
 mod connection;
+pub mod files;
 pub mod migrate;
 pub mod organizations;
 pub mod prompts;
@@ -28,6 +29,7 @@ pub mod sessions;
 pub mod tenant_keys;
 pub mod tools;
 pub mod users;
+pub mod workspaces;
 
 /// A pool's connections to PostgreSQL, in its own role. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -143,6 +145,11 @@ impl Transaction {
             }
             other => other,
         })
+    }
+
+    /// Ends it now and keeps nothing: what it locked is free when this returns.
+    pub async fn give_up(self) -> Result<(), Fault> {
+        self.inner.rollback().await.map_err(fault)
     }
 
     fn connection(&mut self) -> Connection<'_> {
