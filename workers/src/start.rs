@@ -308,7 +308,7 @@ async fn tool(
         (standing(&bus), Upstreams::new(egress, configuration.fastmcp, proxy_url, configuration.stdio));
     let kept_open = upstreams.clone();
     let parts =
-        Arc::new(Tool { standing, bus, database, vault, upstreams, catalogue, configurations, sessions, session_news });
+        Arc::new(Tool { bus, database, standing, vault, upstreams, catalogue, configurations, sessions, session_news });
     tokio::spawn(tools::news::follow(Arc::clone(&parts), shift.stop.clone()));
     tokio::spawn(tools::news::follow_sessions(Arc::clone(&parts), shift.stop.clone()));
     let load = load.unwrap_or_else(|| Load::new(configuration.worker.capacity));

@@ -81,13 +81,11 @@ impl Run for Call {
             progress: None,
         };
         let repeats = Repeats { retries: entry.retries(), is_repeatable: tool.repeatable };
-        let called = match &session {
-            Some(session) => Box::pin(in_session::call(scope, session, &entry, request, repeats)).await,
-            None => {
-                let specification = entry.specification();
-                let called = retrying::call(&scope.parts.upstreams, specification, request, repeats).await;
-                called.map(|result| (result, None))
-            }
+        let called = if let Some(session) = &session {
+            Box::pin(in_session::call(scope, session, &entry, request, repeats)).await
+        } else {
+            let called = retrying::call(&scope.parts.upstreams, entry.specification(), request, repeats).await;
+            called.map(|result| (result, None))
         };
         secret_use::note(scope.parts, scope.context, &entry, called.as_ref().map_err(|failed| &failed.fault));
         let (result, files) = called.map_err(|Failed { fault, sent }| match (repeated, sent) {

@@ -178,7 +178,7 @@ impl<'a> Exchange<'a> {
     pub(super) async fn take(self, before: Before) -> Result<Changes, Fault> {
         let files = MAX_FILES.unsigned_abs();
         let most = Most { files, bytes: before.quota_bytes, file_bytes: MAX_FILE_BYTES };
-        let (changed, removed, skipped) = match self.turn.collect(most).await.map_err(not_kept)? {
+        let (differing, removed, skipped) = match self.turn.collect(most).await.map_err(not_kept)? {
             Collected::Changes { changed, removed, skipped } => (changed, removed, skipped),
             Collected::Excess { excess, path } => return Err(excessive(&excess, path.as_deref(), most)),
         };
@@ -191,7 +191,7 @@ impl<'a> Exchange<'a> {
             }
         }
         let mut to_keep = Vec::new();
-        for file in changed {
+        for file in differing {
             match FilePath::parse(&file.path) {
                 Ok(path) => to_keep.push((path, file)),
                 Err(_) => changes.skipped.push(file.path),

@@ -82,7 +82,6 @@ impl Lease {
             let asked_at = Instant::now();
             match tokio::time::timeout_at(sure_until, self.renew()).await {
                 Ok(Ok(true)) => sure_until = asked_at + LEASE - MARGIN,
-                Ok(Ok(false)) => break,
                 Ok(Err(_)) if Instant::now() < sure_until => {}
                 _ => break,
             }
