@@ -25,7 +25,18 @@ const NO_BROWSER: i32 = 3;
 const FUZZING: &str = "the API by its document";
 
 /// End-to-end tests in which it makes no difference which client asks the server.
-const CLIENTLESS: [&str; 6] = ["promises", "permissions::", "rotation::", "pooler::", "supabase::", "openapi::"];
+const CLIENTLESS: [&str; 10] = [
+    "promises",
+    "permissions::",
+    "rotation::",
+    "pooler::",
+    "supabase::",
+    "openapi::",
+    "prompts::",
+    "sessions::",
+    "files::",
+    "workspaces::",
+];
 
 enum Verdict {
     Passed,
