@@ -157,7 +157,7 @@ pub(crate) async fn malformed_ids_cursors_limits_and_parameters_are_refused_by_n
     let tenant = system.organization().await;
     let operator = system.client(&system.seeded.operator_token);
     let mut trail = Trail::new(&system, &tenant);
-    let long = "c".repeat(513);
+    let long = "c".repeat(1_025);
     let queries = [
         ("limit=0", "limit"),
         ("limit=201", "limit"),
