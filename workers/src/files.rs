@@ -131,7 +131,12 @@ impl Run for Read {
 }
 
 /// One part, unless it has gone with its content.
-async fn part(scope: &Scope<'_, Session>, session: SessionId, id: ObjectId, part: u32) -> Result<Option<Bytes>, Fault> {
+async fn part(
+    scope: &mut Scope<'_, Session>,
+    session: SessionId,
+    id: ObjectId,
+    part: u32,
+) -> Result<Option<Bytes>, Fault> {
     scope.give_up().await;
     let object = Object { organization: scope.context.organization, session, id };
     scope.parts.bus.part(&object, part).await
