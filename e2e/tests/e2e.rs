@@ -43,6 +43,7 @@ mod trail;
 mod upstreams;
 mod users;
 mod work_breakdown;
+mod workspaces;
 mod world;
 
 use world::World;
@@ -172,6 +173,20 @@ fn main() -> ExitCode {
             a_removed_configuration_ends_its_program_and_takes_its_workspace_along,
             a_program_that_dies_fails_its_call_and_is_started_for_the_next,
             a_program_that_hangs_is_left_at_the_deadline_and_told_so,
+        }
+        workspaces {
+            a_program_reads_what_was_put_by_http_and_http_what_it_writes,
+            no_other_session_finds_its_files_by_any_path,
+            what_is_no_file_is_not_kept_and_told,
+            what_does_not_fit_is_refused_and_the_directory_brought_back,
+            calls_at_once_in_one_session_keep_all_their_files,
+            the_end_of_a_session_ends_its_programs_and_removes_its_directory,
+            a_session_is_its_members_alone_and_only_while_it_lasts,
+            a_session_that_is_called_in_does_not_become_idle,
+            a_call_longer_than_the_idle_time_keeps_its_session_in_use,
+            a_call_that_writes_a_thousand_files_keeps_all_of_them,
+            what_changes_by_http_during_a_call_stays_beside_what_the_call_writes,
+            sessions_share_no_client_and_take_theirs_along,
         }
         payloads {
             tools_and_results_that_are_handed_on_are_valid_mcp,
@@ -388,6 +403,16 @@ fn main() -> ExitCode {
             a_worker_without_a_key_that_is_needed_does_not_start,
         }
     );
+    let doubled = Arc::new(World::with(workspaces::accidents::two_workers));
+    {
+        use workspaces::accidents;
+        trials!(all, doubled;
+            accidents {
+                a_session_goes_on_with_its_files_when_worker_and_host_are_killed,
+                a_call_whose_worker_is_killed_leaves_the_workspace_to_others,
+            }
+        );
+    }
     let rotated = Arc::new(World::with(rotation::two_keys));
     trials!(all, rotated;
         rotation {
@@ -409,7 +434,7 @@ fn main() -> ExitCode {
         trial.with_ignored_flag(lacks)
     });
     let conclusion = libtest_mimic::run(&arguments, all.collect());
-    let clean = [&world, &talkative, &rotated, &pooled].map(|world| leftovers::check(world)) == [true; 4];
+    let clean = [&world, &talkative, &doubled, &rotated, &pooled].map(|world| leftovers::check(world)) == [true; 5];
     let kept = if promises::are_asked_for(&arguments) {
         promises::run(&arguments)
     } else {

@@ -45,6 +45,50 @@ def list_files(path="."):
     return sorted(os.listdir(path))
 
 
+def write_then_sleep(path, ms):
+    """Write half of a file, and sleep before the rest."""
+    Path(path).write_text("half", "utf-8")
+    time.sleep(ms / 1000)
+    Path(path).write_text("whole", "utf-8")
+    return "written"
+
+
+def remove_file(path):
+    """Remove a file."""
+    os.unlink(path)
+    return "removed"
+
+
+def link(path, target):
+    """Make a symbolic link."""
+    os.symlink(target, path)
+    return "linked"
+
+
+def pipe(path):
+    """Make a named pipe: whoever opens it waits."""
+    os.mkfifo(path)
+    return "made"
+
+
+def swap(path, target, seconds):
+    """Be a directory and a symbolic link in turn, as fast as possible, after having answered."""
+
+    def swapping():
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            try:
+                os.rename(path, path + "-aside")
+                os.symlink(target, path)
+                os.unlink(path)
+                os.rename(path + "-aside", path)
+            except OSError:
+                pass
+
+    threading.Thread(target=swapping, daemon=True).start()
+    return "swapping"
+
+
 def sleep(ms, progress=None, is_cancelled=None):
     """Sleep, with progress every 100 ms."""
     began = time.monotonic()
@@ -136,6 +180,13 @@ def write_big(bytes):
     return "written"
 
 
+def write_odd(name_hex):
+    """Write a file whose name is these bytes."""
+    with open(os.path.join(b".", bytes.fromhex(name_hex)), "wb") as file:
+        file.write(b"odd")
+    return "written"
+
+
 def write_many(count, bytes=0):
     """Write that many files of that size."""
     for number in range(count):
@@ -187,11 +238,12 @@ TOOLS = {
     tool.__name__: tool
     for tool in (
         *(echo, write_file, read_file, list_files, sleep, whoami, connect, connect_local),
+        *(write_then_sleep, remove_file, link, pipe, swap, write_odd),
         *(spawn, allocate, write_big, write_many, nest, flood, notify, burn, end),
     )
 }
 _TYPES = {
-    **dict.fromkeys(("text", "path", "host"), "string"),
+    **dict.fromkeys(("text", "path", "host", "target", "name_hex"), "string"),
     **dict.fromkeys(("newline", "stderr"), "boolean"),
 }
 _READS_ONLY = {"echo", "read_file", "list_files", "sleep", "whoami", "connect", "connect_local"}

@@ -1,4 +1,4 @@
-"""The HTTP interface: five endpoints, each a few lines on top of `Clients`."""
+"""The HTTP interface: five endpoints, each a few lines on top of `Clients`; more in `exchange.py`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from . import shapes
+from . import exchange, shapes
 from .answers import Frames, json_response, work_for
 from .clients import Clients
 from .edge import Edge
@@ -39,6 +39,7 @@ def build(settings: Settings) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _refused)
     _add_routes(app, clients, settings)
+    exchange.add_routes(app, clients)
     return app
 
 
@@ -71,6 +72,7 @@ def _add_routes(app: FastAPI, clients: Clients, settings: Settings) -> None:
         on_progress = frames.progress if frames else None
 
         async def work(upstream: Upstream, _: bool) -> dict[str, Any]:
+            clients.check_turn(body.specification, body.holder)
             result = await upstream.call_tool(body.tool, body.arguments, body.meta, on_progress)
             return {"result": result}
 

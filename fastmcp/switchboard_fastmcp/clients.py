@@ -13,6 +13,7 @@ import httpx2
 
 from . import logs
 from .failures import Failure, SessionLost
+from .kept import KeptWorkspaces
 from .settings import Settings
 from .shapes import Specification
 from .transports import Means
@@ -31,6 +32,9 @@ class Clients:
         workspaces = None if stdio is None else Workspaces(stdio.root, stdio.uids)
         # One for all: loading the certificate store takes longer than a call does.
         self._means = Means(settings, httpx2.create_ssl_context(), workspaces)
+        self.kept = workspaces and KeptWorkspaces(
+            workspaces, settings.max_clients, settings.idle_seconds, self.expel, self.is_used
+        )
         self._clients: OrderedDict[str, Upstream] = OrderedDict()
         # Replaced, expired or evicted, and not released yet.
         self._leaving: set[Upstream] = set()
@@ -66,6 +70,25 @@ class Clients:
         self._forget(upstream)
         return True
 
+    def check_turn(self, specification: Specification, holder: str | None) -> None:
+        """Refuse with `lost` a call in a workspace that is kept when it is not its turn."""
+        if specification.kept and self.kept is not None:
+            self.kept.check_turn(specification.workspace or "", holder)
+
+    def is_used(self, workspace: str) -> bool:
+        """Whether a call runs in a workspace."""
+        everyone = (*self._clients.values(), *self._leaving)
+        return any(one.users > 0 and one.specification.workspace == workspace for one in everyone)
+
+    async def expel(self, workspace: str) -> None:
+        """End the clients in a workspace, whatever runs on them, and wait until they are released."""
+        everyone = {*self._clients.values(), *self._leaving}
+        meant = [upstream for upstream in everyone if upstream.specification.workspace == workspace]
+        for upstream in meant:
+            self._forget(upstream)
+            upstream.stop()
+        await asyncio.gather(*(upstream.closed() for upstream in meant))
+
     async def sweep_forever(self) -> None:
         """Expire what nobody used for the configured time."""
         idle_seconds = self._settings.idle_seconds
@@ -75,6 +98,8 @@ class Clients:
             for upstream in list(self._clients.values()):
                 if upstream.gone or (upstream.users == 0 and upstream.used_at < oldest_kept):
                     self._forget(upstream)
+            if self.kept is not None:
+                await self.kept.sweep()
 
     async def close(self) -> None:
         """Disconnect everything and wait until it is released."""
@@ -84,6 +109,8 @@ class Clients:
             upstream.stop()
         if everyone:
             await asyncio.gather(*(upstream.closed() for upstream in everyone))
+        if self.kept is not None:
+            await self.kept.close()
 
     @contextlib.asynccontextmanager
     async def _use(

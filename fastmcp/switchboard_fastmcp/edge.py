@@ -24,6 +24,9 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 MAX_BODY_BYTES = 2 * 1024 * 1024
+MAX_BRING_BYTES = 8 * 1024 * 1024
+"""Of the list of a session's files: 1,000 paths of 1,024 bytes, escaped."""
+
 BODY_SECONDS = 30.0
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
@@ -67,7 +70,8 @@ class Edge:
             await self._app(scope, receive, answer.send)
             return
         self._doorkeeper.precheck(headers)
-        body = await _read(receive, headers)
+        most = MAX_BRING_BYTES if scope["path"] == "/workspaces/bring" else MAX_BODY_BYTES
+        body = await _read(receive, headers, most)
         self._doorkeeper.admit(scope["method"], scope["path"], headers, body)
         if scope["query_string"]:
             raise Failure("invalid", "query: no parameters are taken")
@@ -121,10 +125,10 @@ class _Answer:
         )
 
 
-async def _read(receive: Receive, headers: dict[str, str]) -> bytes:
-    too_large = Failure("invalid", f"body: is larger than {MAX_BODY_BYTES} bytes", status=413)
+async def _read(receive: Receive, headers: dict[str, str], most: int) -> bytes:
+    too_large = Failure("invalid", f"body: is larger than {most} bytes", status=413)
     length = headers.get("content-length", "0")
-    if length.isdigit() and int(length[:20]) > MAX_BODY_BYTES:
+    if length.isdigit() and int(length[:20]) > most:
         raise too_large
     chunks: list[bytes] = []
     size = 0
@@ -139,7 +143,7 @@ async def _read(receive: Receive, headers: dict[str, str]) -> bytes:
             raise Failure("invalid", "body: was cut off")
         chunk = message.get("body", b"")
         size += len(chunk)
-        if size > MAX_BODY_BYTES:
+        if size > most:
             raise too_large
         chunks.append(chunk)
         more = message.get("more_body", False)

@@ -13,6 +13,7 @@ from typing import Any
 STATUS = {
     "invalid": 400,
     "unauthenticated": 401,
+    "lost": 409,
     "internal": 500,
     "unreachable": 502,
     "unauthorized": 502,
@@ -39,7 +40,7 @@ class JsonRpcError:
 class Failure(Exception):
     """What a request of a worker can fail with.
 
-    `unreachable` and `busy` promise that nothing was delivered to the upstream, so repeating is
+    `unreachable`, `busy` and `lost` promise that nothing was delivered to the upstream, so repeating is
     safe; after `protocol` and `timeout` the upstream may have acted.
     """
 

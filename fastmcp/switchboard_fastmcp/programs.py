@@ -41,10 +41,17 @@ class ProgramTransport(ClientTransport):
     """A program from the operator's catalogue, in a workspace; ends with the connection."""
 
     def __init__(
-        self, program: Program, workspace: str, stdio: Stdio, workspaces: Workspaces, max_line_bytes: int
+        self,
+        program: Program,
+        workspace: str,
+        kept: bool,
+        stdio: Stdio,
+        workspaces: Workspaces,
+        max_line_bytes: int,
     ) -> None:
         self._program = program
         self._workspace = workspace
+        self._kept = kept
         self._stdio = stdio
         self._workspaces = workspaces
         self._max_line_bytes = max_line_bytes
@@ -69,7 +76,7 @@ class ProgramTransport(ClientTransport):
 
     @contextlib.asynccontextmanager
     async def _running(self) -> AsyncIterator[tuple[asyncio.subprocess.Process, Path]]:
-        workspace = await self._workspaces.take(self._workspace)
+        workspace = await self._workspaces.take(self._workspace, self._kept)
         try:
             box = await Box.start(self._program, workspace, self._stdio)
             try:

@@ -13,6 +13,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 from .failures import Failure
 from .settings import Settings, Stdio
 
+MAX_PIECE_BYTES = 1024 * 1024
+"""Of a file, in one request; the worker sends half of it."""
+
 MAX_DEPTH = 128
 """Levels of JSON nesting in arguments and meta; the gateway allows fewer."""
 
@@ -54,7 +57,7 @@ def _sendable(value: dict[str, Any]) -> dict[str, Any]:
             elif isinstance(item, list):
                 below.extend(item)
             elif isinstance(item, str):
-                if not item.isascii() and any("\ud800" <= c <= "\udfff" for c in item):
+                if not _is_text(item):
                     raise ValueError("holds half of a surrogate pair")
             elif isinstance(item, float) and not math.isfinite(item):
                 raise ValueError("holds a number that is not finite")
@@ -116,6 +119,18 @@ def _bearer(value: SecretStr) -> SecretStr:
     return value
 
 
+def _path(value: str) -> str:
+    if "\0" in value or any(segment in ("", ".", "..") for segment in value.split("/")):
+        raise ValueError("is not a path of a file")
+    if not _is_text(value):
+        raise ValueError("holds half of a surrogate pair")
+    return value
+
+
+def _is_text(value: str) -> bool:
+    return value.isascii() or not any("\ud800" <= c <= "\udfff" for c in value)
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -144,6 +159,8 @@ class Specification(_Strict):
     catalogue: str | None = None
     workspace: Annotated[str, Field(pattern=rf"^{_SEGMENT}/{_SEGMENT}/{_SEGMENT}$")] | None = None
     """Organization, user or `_`, configuration or session: what a program's directory belongs to."""
+    kept: bool = False
+    """The workspace is a session's, and was brought; one that is not here is not begun."""
 
     def check(self, settings: Settings) -> None:
         """Refuse with `invalid` what this deployment does not do."""
@@ -159,7 +176,7 @@ class Specification(_Strict):
             return "url: is required"
         if self.catalogue is not None:
             return "catalogue: belongs to stdio"
-        if self.workspace is not None:
+        if self.workspace is not None or self.kept:
             return "workspace: belongs to stdio"
         if self.proxy is None and settings.require_proxy:
             return "proxy: is required"
@@ -199,9 +216,60 @@ class CallTool(Connect):
     arguments: Json = Field(default={}, repr=False)
     meta: Json | None = Field(default=None, repr=False)
     stream: bool = False
+    holder: str | None = None
+    """Whose turn it is at a workspace that is kept."""
 
 
 class Disconnect(_Strict):
     """`POST /mcp/disconnect`."""
 
     client_id: ClientId
+
+
+class Turn(_Strict):
+    """Whose workspace, and whose turn it is. `holder` names the turn, and nobody else's."""
+
+    workspace: Annotated[str, Field(pattern=rf"^{_SEGMENT}/{_SEGMENT}/{_SEGMENT}$")]
+    holder: Annotated[str, Field(pattern=rf"^{_SEGMENT}$")]
+
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Bytes = Annotated[int, Field(ge=0, le=2**40)]
+
+
+class KnownFile(_Strict):
+    """A file of a session."""
+
+    path: Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_path)]
+    size: Bytes
+    sha256: Sha256
+
+
+class Bring(Turn):
+    """`POST /workspaces/bring`. Without files: whether it is there already."""
+
+    digest: Sha256
+    files: list[KnownFile] | None = None
+
+
+class Piece(Turn):
+    """`POST /workspaces/put` (followed by the content) and `POST /workspaces/get`."""
+
+    path: Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_path)]
+    offset: Bytes
+    size: Annotated[int, Field(ge=0, le=MAX_PIECE_BYTES)]
+
+
+class Collect(Turn):
+    """`POST /workspaces/collect`: no more than this."""
+
+    max_files: Annotated[int, Field(ge=0, le=100_000)]
+    max_bytes: Bytes
+    max_file_bytes: Bytes
+
+
+class Drop(_Strict):
+    """`POST /workspaces/drop`: the session is over."""
+
+    organization: Annotated[str, Field(pattern=rf"^{_SEGMENT}$")]
+    session: Annotated[str, Field(pattern=rf"^{_SEGMENT}$")]

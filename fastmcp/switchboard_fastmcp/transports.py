@@ -63,7 +63,8 @@ def build(specification: Specification, means: Means) -> tuple[ClientTransport, 
         assert stdio is not None
         assert workspaces is not None
         program, workspace = stdio.catalogue[specification.catalogue or ""], specification.workspace or ""
-        return ProgramTransport(program, workspace, stdio, workspaces, settings.max_result_bytes), None
+        limit, kept = settings.max_result_bytes, specification.kept
+        return ProgramTransport(program, workspace, kept, stdio, workspaces, limit), None
     auth = specification.auth
     token = auth.token.get_secret_value() if isinstance(auth, BearerAuth) else None
     limit = settings.max_result_bytes

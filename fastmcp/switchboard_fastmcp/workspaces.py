@@ -1,8 +1,9 @@
 """Directories that programs work in: `root/<organization>/<user or _>/<configuration or session>`.
 
-One is made when its first client starts and removed when its last one has ended. Beside this
-service nobody writes below the root. Where the service runs as root, each workspace has a user id
-of its own while it is in use, so that no program can touch another's files or processes.
+One is made when its first client starts and removed when its last one has ended; a session's is kept
+in between (`kept.py`). Beside this service nobody writes below the root. Where the service runs as
+root, each workspace has a user id of its own while it is in use, so that no program can touch
+another's files or processes.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import errno
 import os
 from collections import deque
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +23,9 @@ MAX_ENTRIES = 20_000
 MARK = ".switchboard-workspaces"
 """Says that what lies beside it is ours to remove."""
 
+STAGING = ".staging"
+"""Beside the workspaces, and no program's: files of sessions on their way in or out."""
+
 
 @dataclass
 class Workspace:
@@ -29,6 +34,8 @@ class Workspace:
     path: Path
     uid: int | None
     clients: int = 0
+    kept: bool = False
+    """A session's: there without a client too, which counts as one more."""
 
 
 class Workspaces:
@@ -39,12 +46,27 @@ class Workspaces:
         self._free = None if uids is None else deque(uids)
         self._used: dict[str, Workspace] = {}
         self._leaving: dict[str, asyncio.Task[None]] = {}
+        self.staging = root / STAGING
+        self.staging.mkdir(mode=0o700, exist_ok=True)
+        self.make_room: Callable[[], Awaitable[None]] | None = None
+        """Lets go of a workspace that nobody is in, if there is one."""
 
-    async def take(self, name: str) -> Workspace:
-        """The workspace of this name, empty unless somebody is in it already. Give it back with `leave`."""
+    def clients(self, name: str) -> int:
+        """How many are in it."""
+        workspace = self._used.get(name)
+        return 0 if workspace is None else workspace.clients
+
+    async def take(self, name: str, kept: bool = False) -> Workspace:
+        """The workspace of this name, empty unless somebody is in it already. Give it back with `leave`.
+
+        `kept`: only if it is one that is kept, since another would be empty."""
+        if name not in self._used and self._free is not None and not self._free and self.make_room:
+            await self.make_room()
         while (leaving := self._leaving.get(name)) is not None:
             await asyncio.shield(leaving)
         workspace = self._used.get(name)
+        if kept and (workspace is None or not workspace.kept):
+            raise Failure("lost", "the workspace is not here")
         if workspace is None:
             workspace = self._used[name] = self._make(name)
         workspace.clients += 1
@@ -58,6 +80,10 @@ class Workspaces:
             del self._used[name]
             task = self._leaving[name] = asyncio.create_task(self._remove(name, workspace))
             await asyncio.shield(task)
+
+    def unkeep(self, name: str) -> None:
+        """It goes with its last client from now on, of which the keeper still counts as one."""
+        self._used[name].kept = False
 
     def _make(self, name: str) -> Workspace:
         if self._free is not None and not self._free:

@@ -147,7 +147,7 @@ macro_rules! commands {
                 "organizations.list": organizations::List -> Page<organizations::Organization> { Direct, Operator, 15 },
                 "organizations.read_own": organizations::ReadOwn -> organizations::Organization { Direct, User, 15 },
                 "organizations.change_own": organizations::ChangeOwn -> organizations::Organization { Direct, Admin, 15 },
-                "sessions.open": sessions::Open -> sessions::Session { Direct, User, 30 },
+                "sessions.open": sessions::Open -> sessions::Session { Direct, User, 15 },
                 "sessions.list": sessions::List -> Page<sessions::Session> { Direct, User, 15 },
                 "sessions.get": sessions::Get -> sessions::Session { Direct, User, 15 },
                 "sessions.end": sessions::End -> () { Direct, User, 15 },

@@ -29,6 +29,7 @@ pub mod sessions;
 pub mod tenant_keys;
 pub mod tools;
 pub mod users;
+pub mod workspaces;
 
 /// A pool's connections to PostgreSQL, in its own role. Cheap to clone.
 #[derive(Clone, Debug)]

@@ -8,7 +8,7 @@ use shared::{
         administration::Administration,
         kv::Watch,
         standing::Standing,
-        state::{ConfigurationState, Limits},
+        state::{ConfigurationState, Limits, SessionState},
     },
     command::{Command, Pool, catalogue, configurations, files, lanes, organizations, prompts, sessions, tools, users},
     db::Database,
@@ -22,7 +22,7 @@ use crate::{
     prompts::Composer,
     run::{Ended, Job, execute, refuse},
     sessions::SessionsConfig,
-    tools::Catalogue,
+    tools::{Catalogue, Sessions},
     upstream::Upstreams,
     vault::Vault,
 };
@@ -122,6 +122,10 @@ parts!(
         catalogue: Catalogue,
         /// The latest state of each configuration.
         configurations: Watch<ConfigurationState>,
+        /// Sessions in which calls run.
+        sessions: Sessions,
+        /// Sessions that are over.
+        session_news: Watch<SessionState>,
     }
 );
 parts!(

@@ -26,7 +26,7 @@ use crate::{
     queued::{self, Load},
     reconcile, rotation,
     sessions::{self, SessionsConfig},
-    tools::{self, Catalogue},
+    tools::{self, Catalogue, Sessions},
     trail,
     upstream::{FastMcpConfig, Upstreams},
     vault::{Vault, VaultConfig},
@@ -301,19 +301,22 @@ async fn tool(
         });
         tokio::spawn(async move { proxy.serve(quiet).await });
     }
-    let upstreams = Upstreams::new(egress, configuration.fastmcp, proxy_url, configuration.stdio);
     let configurations = bus.watch(Bucket::Configs);
-    let catalogue = Catalogue::default();
-    let standing = standing(&bus);
+    let session_news = bus.watch(Bucket::Sessions);
+    let (catalogue, sessions) = (Catalogue::default(), Sessions::default());
+    let (standing, upstreams) =
+        (standing(&bus), Upstreams::new(egress, configuration.fastmcp, proxy_url, configuration.stdio));
+    let kept_open = upstreams.clone();
     let parts =
-        Arc::new(Tool { standing, bus, database, vault, upstreams: upstreams.clone(), catalogue, configurations });
+        Arc::new(Tool { standing, bus, database, vault, upstreams, catalogue, configurations, sessions, session_news });
     tokio::spawn(tools::news::follow(Arc::clone(&parts), shift.stop.clone()));
+    tokio::spawn(tools::news::follow_sessions(Arc::clone(&parts), shift.stop.clone()));
     let load = load.unwrap_or_else(|| Load::new(configuration.worker.capacity));
     let queue = tokio::spawn(queued::serve(Arc::clone(&parts), intake, load, shift.tasks.clone(), shift.stop.clone()));
     direct::serve(parts, shift.tasks.clone(), shift.stop.clone()).await?;
     queue.await??;
     shift.finish().await;
-    upstreams.close_all().await;
+    kept_open.close_all().await;
     Ok(())
 }
 

@@ -23,19 +23,22 @@ mod asking;
 mod catalogue;
 mod definition;
 mod filter;
+mod in_session;
 pub mod news;
 mod pinning;
 mod retrying;
 mod schema;
 mod secret_use;
+mod sessions;
 mod soundness;
 mod testing;
 mod unambiguous;
 
 pub use catalogue::Catalogue;
 pub(crate) use filter::admits;
+pub use sessions::Sessions;
 
-use retrying::Failed;
+use retrying::{Failed, Repeats};
 
 /// The delivery at which a worker gives up instead of trying again.
 const LAST_ATTEMPT: u64 = 3;
@@ -50,6 +53,10 @@ impl Run for Call {
         scope.notes.detail("arguments_sha256", hex(&Sha256::digest(self.arguments.bytes())));
         // An earlier delivery may have got further than this one.
         let honest = |fault| if repeated { before_a_repetition(fault) } else { fault };
+        let session = match self.session {
+            Some(id) => Some(sessions::in_use(scope, id).await.map_err(honest)?),
+            None => None,
+        };
         let entry = catalogue::with_tool(scope, &self.configuration, &self.tool).await.map_err(honest)?;
         let tool = entry.tool(&self.tool).map_err(honest)?;
         if repeated && (!tool.repeatable || scope.attempt >= LAST_ATTEMPT) {
@@ -70,11 +77,20 @@ impl Run for Call {
             header_parameters: definition.header_parameters(),
             deadline,
             request_id: &scope.context.request_id,
+            holder: None,
             progress: None,
         };
-        let called = retrying::call(&scope.parts.upstreams, &entry, request, tool.repeatable).await;
+        let repeats = Repeats { retries: entry.retries(), is_repeatable: tool.repeatable };
+        let called = match &session {
+            Some(session) => Box::pin(in_session::call(scope, session, &entry, request, repeats)).await,
+            None => {
+                let specification = entry.specification();
+                let called = retrying::call(&scope.parts.upstreams, specification, request, repeats).await;
+                called.map(|result| (result, None))
+            }
+        };
         secret_use::note(scope.parts, scope.context, &entry, called.as_ref().map_err(|failed| &failed.fault));
-        let result = called.map_err(|Failed { fault, sent }| match (repeated, sent) {
+        let (result, files) = called.map_err(|Failed { fault, sent }| match (repeated, sent) {
             (false, _) => fault,
             (true, false) => before_a_repetition(fault),
             (true, true) => of_a_repetition(fault),
@@ -82,7 +98,7 @@ impl Run for Call {
         let upstream = milliseconds(asked);
         fits_a_frame(&result)?;
         let timings = Timings { queued: whole_milliseconds(scope.queued_ms), upstream, worker: milliseconds(started) };
-        Ok(Called { id: self.id, result, timings })
+        Ok(Called { id: self.id, result, timings, files })
     }
 }
 

@@ -7,6 +7,7 @@ pub mod fastmcp;
 mod listing;
 mod native;
 mod parameters;
+mod specification;
 #[cfg(test)]
 mod tests;
 mod trying;
@@ -14,24 +15,26 @@ mod trying;
 use std::{sync::Arc, time::Duration};
 
 use moka::{future::Cache, policy::EvictionPolicy};
-use sha2::{Digest, Sha256};
 use shared::{
     Deadline, Fault,
-    command::configurations::{Credential, Transport, Via},
-    id::{ConfigurationId, OrganizationId},
+    command::configurations::{Transport, Via},
+    id::{ConfigurationId, OrganizationId, SessionId},
     json::Raw,
     secret::Secret,
 };
 use tokio_util::task::TaskTracker;
-use url::Url;
 
 pub(crate) use self::failure::printable;
+use self::{fastmcp::Service, native::Native};
 pub use self::{
-    fastmcp::FastMcpConfig,
+    fastmcp::{
+        FastMcpConfig,
+        workspace::{Collected, Known, Most, Turn, Workspaces},
+    },
     parameters::{BadAnnotation, HeaderParameter},
+    specification::{Specification, Target},
     trying::{Opened, Unopened},
 };
-use self::{fastmcp::Service, native::Native};
 use crate::egress::Egress;
 
 /// How long a client that nobody uses is kept.
@@ -41,94 +44,14 @@ const MAX_CLIENTS: u64 = 4_096;
 /// How often expired clients are looked for, so that an idle worker lets go of them too.
 const SWEEP: Duration = Duration::from_secs(30);
 
-/// Where an MCP server is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// At the other end of HTTP.
-    Endpoint(Url),
-    /// In the stdio mode of the `FastMCP` service, which starts it for us.
-    Program {
-        /// Its name in the operator's catalogue.
-        catalogue: String,
-        /// Its directory, `<organization>/<member or _>/<configuration>-<generation>`: each segment
-        /// 1 to 64 of `A-Z a-z 0-9 _ -`.
-        workspace: String,
-    },
-}
-
-impl Target {
-    /// Where it is over HTTP; a program is nowhere.
-    pub const fn endpoint(&self) -> Option<&Url> {
-        if let Self::Endpoint(url) = self { Some(url) } else { None }
-    }
-
-    /// Kind and fields, so that no two targets read the same.
-    fn parts(&self) -> [&[u8]; 3] {
-        match self {
-            Self::Endpoint(url) => [b"endpoint", url.as_str().as_bytes(), b""],
-            Self::Program { catalogue, workspace } => [b"program", catalogue.as_bytes(), workspace.as_bytes()],
-        }
-    }
-}
-
-/// Everything needed to reach one MCP server on behalf of one tenant.
-#[derive(Clone, Debug)]
-pub struct Specification {
-    /// The tenant.
-    pub organization: OrganizationId,
-    /// The configuration.
-    pub configuration: ConfigurationId,
-    /// Its generation: a changed configuration is another server.
-    pub generation: i64,
-    /// Where the server is.
-    pub target: Target,
-    /// How it is reached.
-    pub transport: Transport,
-    /// Which client speaks to it; legacy SSE always goes through the `FastMCP` service.
-    pub via: Via,
-    /// How we authenticate.
-    pub credential: Credential,
-}
-
-impl Specification {
-    /// SHA-256 over all that decides whom we talk to and as whom. Fields are length-prefixed, so
-    /// that no two specifications read the same.
-    fn digest(&self) -> [u8; 32] {
-        let credential: [&[u8]; 3] = match &self.credential {
-            Credential::None => [b"none", b"", b""],
-            Credential::Bearer(token) => [b"bearer", b"", token.reveal().as_bytes()],
-            Credential::Header { name, value } => [b"header", name.as_bytes(), value.reveal().as_bytes()],
-        };
-        let target = self.target.parts();
-        let fields: [&[u8]; 11] = [
-            self.organization.0.as_bytes(),
-            self.configuration.0.as_bytes(),
-            &self.generation.to_be_bytes(),
-            target[0],
-            target[1],
-            target[2],
-            self.transport.name().as_bytes(),
-            self.via.name().as_bytes(),
-            credential[0],
-            credential[1],
-            credential[2],
-        ];
-        let mut hash = Sha256::new();
-        for field in fields {
-            hash.update((field.len() as u64).to_be_bytes());
-            hash.update(field);
-        }
-        hash.finalize().into()
-    }
-}
-
-/// What a client is found by. Organization, configuration and generation stand beside the digest so
-/// that [`Upstreams::forget`] finds the older generations with every credential.
+/// What a client is found by. Organization, configuration, generation and session stand beside the
+/// digest so that [`Upstreams::forget`] and [`Upstreams::end_session`] find what they are to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Key {
     organization: OrganizationId,
     configuration: ConfigurationId,
     generation: i64,
+    session: Option<SessionId>,
     digest: [u8; 32],
 }
 
@@ -146,6 +69,8 @@ pub struct CallRequest<'a> {
     pub deadline: Deadline,
     /// For the log.
     pub request_id: &'a str,
+    /// Names the turn at the workspace, where it is a session's.
+    pub holder: Option<&'a str>,
     /// Is handed `{"progress", "total"?, "message"?}` as the server wrote it. Must not block.
     pub progress: Option<&'a (dyn Fn(Raw) + Send + Sync)>,
 }
@@ -295,8 +220,8 @@ impl Upstreams {
     /// uses open one. Bounded in time by itself: two attempts of 8 seconds.
     pub async fn client(&self, specification: &Specification) -> Result<Arc<Client>, Fault> {
         let digest = specification.digest();
-        let Specification { organization, configuration, generation, .. } = *specification;
-        let key = Key { organization, configuration, generation, digest };
+        let Specification { organization, configuration, generation, session, .. } = *specification;
+        let key = Key { organization, configuration, generation, session, digest };
         if let Some(client) = self.0.open.get(&key).await {
             return Ok(client);
         }
@@ -323,6 +248,19 @@ impl Upstreams {
         for client in self.take(outdated).await {
             tokio::spawn(client.end());
         }
+    }
+
+    /// Lets go of a session's clients: each is closed, on the server too, once its running calls ended.
+    pub async fn end_session(&self, organization: OrganizationId, session: SessionId) {
+        let theirs = |key: &Key| key.organization == organization && key.session == Some(session);
+        for client in self.take(theirs).await {
+            tokio::spawn(client.end());
+        }
+    }
+
+    /// The host of programs, where there is one, as the keeper of workspaces.
+    pub fn workspaces(&self) -> Option<Workspaces> {
+        self.0.stdio.clone().map(Workspaces::of)
     }
 
     /// The guard that everything here passes.

@@ -228,20 +228,7 @@ async fn attack(system: &System, client: &Client, attacker: &Side, victim: &Side
             assert!(answer.text.contains(&attacker.tenant.id.to_string()));
             nothing_of(victim, &answer);
         }
-        Case::Operators => {
-            let body = match method {
-                Method::PUT => json!({ "concurrency_limit": 1, "paused": true }),
-                _ => json!({ "slug": format!("s{}", attacker.tenant.id.simple()), "name": "x" }),
-            };
-            // Neither of another's, nor of their own, nor of nobody's.
-            for id in [victim.tenant.id, attacker.tenant.id, Uuid::now_v7()] {
-                let path = route.path.replace(":id", &id.to_string());
-                let request = client.request(method.clone(), &path).header("if-match", "*").json(&body);
-                let answer = client.send(request).await;
-                answer.problem(403, "forbidden");
-                nothing_of(victim, &answer);
-            }
-        }
+        Case::Operators => of_operators(client, attacker, victim, (&method, &route.path)).await,
         Case::List => lists(client, victim, &route.path).await,
         Case::Create => creates(system, attacker, victim, &route.path).await,
         Case::Item => items(system, client, victim, route).await,
@@ -267,22 +254,41 @@ async fn attack(system: &System, client: &Client, attacker: &Side, victim: &Side
         Case::Own | Case::Members | Case::Member => {
             of_admins(client, attacker, victim, (&method, &route.path), case).await;
         }
-        Case::Call => {
-            for (named, nothing) in [
-                (&victim.demo, Uuid::now_v7().to_string()),
-                (&victim.only, Uuid::now_v7().to_string()),
-                (&victim.own, Uuid::new_v4().to_string()),
-                (&victim.only_name, format!("only-{}", Uuid::new_v4().simple())),
-                (&victim.own_name, format!("own-{}", Uuid::new_v4().simple())),
-            ] {
-                let ask = async |configuration: &str| {
-                    let arguments = json!({ "text": "theirs" });
-                    let body = json!({ "configuration": configuration, "tool": "echo", "arguments": arguments });
-                    client.post(&route.path, &body).await
-                };
-                same(&ask(named).await, &ask(&nothing).await);
-            }
-        }
+        Case::Call => of_calls(client, victim, &route.path).await,
+    }
+}
+
+/// What only platform operators may: neither of another's, nor of their own, nor of nobody's.
+async fn of_operators(client: &Client, attacker: &Side, victim: &Side, (method, path): (&Method, &str)) {
+    let body = match *method {
+        Method::PUT => json!({ "concurrency_limit": 1, "paused": true }),
+        _ => json!({ "slug": format!("s{}", attacker.tenant.id.simple()), "name": "x" }),
+    };
+    // Neither of another's, nor of their own, nor of nobody's.
+    for id in [victim.tenant.id, attacker.tenant.id, Uuid::now_v7()] {
+        let path = path.replace(":id", &id.to_string());
+        let request = client.request(method.clone(), &path).header("if-match", "*").json(&body);
+        let answer = client.send(request).await;
+        answer.problem(403, "forbidden");
+        nothing_of(victim, &answer);
+    }
+}
+
+/// A call of what is theirs is a call of nothing.
+async fn of_calls(client: &Client, victim: &Side, path: &str) {
+    for (named, nothing) in [
+        (&victim.demo, Uuid::now_v7().to_string()),
+        (&victim.only, Uuid::now_v7().to_string()),
+        (&victim.own, Uuid::new_v4().to_string()),
+        (&victim.only_name, format!("only-{}", Uuid::new_v4().simple())),
+        (&victim.own_name, format!("own-{}", Uuid::new_v4().simple())),
+    ] {
+        let ask = async |configuration: &str| {
+            let arguments = json!({ "text": "theirs" });
+            let body = json!({ "configuration": configuration, "tool": "echo", "arguments": arguments });
+            client.post(path, &body).await
+        };
+        same(&ask(named).await, &ask(&nothing).await);
     }
 }
 
@@ -297,7 +303,7 @@ async fn of_sessions(client: &Client, victim: &Side, method: &Method) {
         return;
     }
     for query in [
-        "".to_owned(),
+        String::new(),
         "?all=true".to_owned(),
         format!("?user={}", victim.member),
         format!("?cursor={}", victim.session),

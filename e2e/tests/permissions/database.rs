@@ -149,57 +149,59 @@ const BEYOND: [(&str, &[&str]); 5] = [
     ),
 ];
 
+/// Tables of which a pool is granted nothing.
+const FORBIDDEN: [(&str, &[&str]); 5] = [
+    ("session", &["tenant_keys", "audit_logs"]),
+    (
+        "token",
+        &[
+            "organizations",
+            "users",
+            "sessions",
+            "session_files",
+            "audit_logs",
+            "system_prompts",
+            "prompt_versions",
+            "prompt_generations",
+        ],
+    ),
+    ("tool", &["users", "audit_logs", "system_prompts", "prompt_versions", "prompt_generations"]),
+    (
+        "audit",
+        &[
+            "organizations",
+            "users",
+            "sessions",
+            "session_files",
+            "tenant_keys",
+            "mcp_configurations",
+            "mcp_tools",
+            "audit_outbox",
+            "system_prompts",
+            "prompt_versions",
+            "prompt_generations",
+        ],
+    ),
+    (
+        "controller",
+        &[
+            "organizations",
+            "users",
+            "session_files",
+            "tenant_keys",
+            "mcp_configurations",
+            "mcp_tools",
+            "audit_logs",
+            "system_prompts",
+            "prompt_versions",
+            "prompt_generations",
+        ],
+    ),
+];
+
 pub(crate) async fn a_pool_cannot_reach_another_pools_tables(system: Arc<System>) {
     let tenant = system.organization().await;
-    let forbidden: [(&str, &[&str]); 5] = [
-        ("session", &["tenant_keys", "audit_logs"]),
-        (
-            "token",
-            &[
-                "organizations",
-                "users",
-                "sessions",
-                "session_files",
-                "audit_logs",
-                "system_prompts",
-                "prompt_versions",
-                "prompt_generations",
-            ],
-        ),
-        ("tool", &["users", "audit_logs", "system_prompts", "prompt_versions", "prompt_generations"]),
-        (
-            "audit",
-            &[
-                "organizations",
-                "users",
-                "sessions",
-                "session_files",
-                "tenant_keys",
-                "mcp_configurations",
-                "mcp_tools",
-                "audit_outbox",
-                "system_prompts",
-                "prompt_versions",
-                "prompt_generations",
-            ],
-        ),
-        (
-            "controller",
-            &[
-                "organizations",
-                "users",
-                "session_files",
-                "tenant_keys",
-                "mcp_configurations",
-                "mcp_tools",
-                "audit_logs",
-                "system_prompts",
-                "prompt_versions",
-                "prompt_generations",
-            ],
-        ),
-    ];
-    for (pool, tables) in forbidden {
+    for (pool, tables) in FORBIDDEN {
         let mut statements = Vec::new();
         for table in tables {
             statements.push(format!("SELECT FROM {table}"));

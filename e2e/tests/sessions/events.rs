@@ -62,7 +62,7 @@ impl Stream {
                         _ => panic!("what is this: {line:?}"),
                     }
                 }
-                self.rest = rest.to_owned();
+                self.rest = rest.into();
                 self.last_id = read.id.clone().or_else(|| self.last_id.take());
                 return Some(read);
             }
@@ -264,7 +264,7 @@ pub(crate) async fn a_reader_that_does_not_keep_up_is_cut_and_goes_on_later(syst
         if event["event"] == "events.missed" {
             missed += 1;
         } else {
-            last = event["reason"].as_str().expect("a reason").to_owned();
+            last = event["reason"].as_str().expect("a reason").into();
         }
     }
     assert_eq!(missed, 1, "of {FLOOD} events the stream keeps 2,000");

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use shared::{
     Code, Context, Fault,
     bus::state::limits_key,
-    command::tools::{Call, Called, TIMEOUT_RANGE_MS},
-    id::CallId,
+    command::tools::{Call, Called, FileChanges, TIMEOUT_RANGE_MS},
+    id::{CallId, SessionId},
     json::Raw,
 };
 
@@ -54,6 +54,8 @@ struct CallBody {
     /// An object that fits the tool's pinned schema; `{}` if absent.
     #[schemars(with = "Option<serde_json::Map<String, serde_json::Value>>")]
     arguments: Option<Raw>,
+    /// One of your sessions: the call uses clients and a workspace of that session alone.
+    session: Option<SessionId>,
     /// How long you wait, in milliseconds, waiting in the queue included; 60,000 if absent.
     #[schemars(range(min = *TIMEOUT_RANGE_MS.start(), max = *TIMEOUT_RANGE_MS.end()))]
     timeout_ms: Option<u32>,
@@ -73,6 +75,9 @@ struct Finished<'a> {
     result: &'a Raw,
     /// Where the time went.
     timings_ms: TimingsMs,
+    /// What a program did to the files of the session it was called in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    files: Option<FileChanges>,
 }
 
 /// Where a call's time went, in milliseconds.
@@ -102,7 +107,13 @@ impl CallBody {
         if !arguments.is_object() {
             return Err(Fault::invalid("arguments", "The arguments must be an object."));
         }
-        Ok(Call { id: CallId::new(), configuration: self.configuration, tool: self.tool, arguments })
+        Ok(Call {
+            id: CallId::new(),
+            configuration: self.configuration,
+            tool: self.tool,
+            arguments,
+            session: self.session,
+        })
     }
 }
 
@@ -136,9 +147,9 @@ pub(crate) async fn call(gateway: Data<&Arc<Gateway>>, identity: Identity, Body(
     let context = Context { deadline: shared::Deadline::after(patience), ..identity.0 };
     let command = body.command()?;
     let _ticket = gateway.enter(&context)?;
-    let Called { id, result, timings } =
+    let Called { id, result, timings, files } =
         gateway.caller.call(&context, &command).await.map_err(|fault| explain(&gateway, &context, fault))?;
     let total = (started.elapsed().as_secs_f64() * 1e6).round() / 1e3;
     let timings_ms = TimingsMs { queued: timings.queued, upstream: timings.upstream, worker: timings.worker, total };
-    json(StatusCode::OK, &Finished { id, state: "done", result: &result, timings_ms })
+    json(StatusCode::OK, &Finished { id, state: "done", result: &result, timings_ms, files })
 }

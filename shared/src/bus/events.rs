@@ -316,7 +316,7 @@ impl Listening {
         match self.ask(&format!("STREAM.INFO.{EVENTS}"), &question).await? {
             Answer { created: Some(created), state: Some(state) } => {
                 let digest = Sha256::digest(created.as_bytes());
-                let mark = digest.iter().take(MARK_DIGITS / 2).map(|byte| format!("{byte:02x}")).collect();
+                let mark = format!("{:08x}", u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]));
                 let own = state.subjects.unwrap_or_default().values().sum();
                 Ok(Info { mark, first: state.first_seq, last: state.last_seq, own })
             }

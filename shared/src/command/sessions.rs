@@ -239,7 +239,7 @@ pub struct End {
 mod tests {
     use super::*;
 
-    fn open(metadata: Value) -> Open {
+    fn open(metadata: &Value) -> Open {
         Open {
             agent_type: "coder".into(),
             ttl_seconds: None,
@@ -252,7 +252,7 @@ mod tests {
     #[test]
     fn what_is_out_of_bounds_is_named() {
         let field = |open: Open| open.check().err().and_then(|fault| fault.field);
-        let sound = || open(Value::Null);
+        let sound = || open(&Value::Null);
         assert_eq!(field(sound()), None);
         assert_eq!(field(Open { agent_type: "a/b-c_d.1".into(), ..sound() }), None);
         for agent_type in ["", "-a", "a b", "ä", "a\0", &"a".repeat(65)] {
@@ -264,7 +264,7 @@ mod tests {
 
     #[test]
     fn metadata_that_cannot_be_kept_is_refused() {
-        let refused = |metadata: Value| open(metadata).check().is_err();
+        let refused = |metadata: Value| open(&metadata).check().is_err();
         assert!(!refused(serde_json::json!({ "a": { "b": [1, 2.5, "x"] } })));
         assert!(!refused(serde_json::json!({ "text": "a backslash before \\u0000 as written" })));
         assert!(refused(serde_json::json!({ "a": "\0" })));

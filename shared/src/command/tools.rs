@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    id::{CallId, ConfigurationId},
+    id::{CallId, ConfigurationId, SessionId},
     json::Raw,
 };
 
@@ -23,6 +23,9 @@ pub struct Call {
     pub tool: String,
     /// An object that fits the tool's pinned schema.
     pub arguments: Raw,
+    /// The session in which it is called, with clients and a workspace of its own.
+    #[serde(default)]
+    pub session: Option<SessionId>,
 }
 
 /// A call that ran. A tool that ran and said no is a result too (`isError`).
@@ -34,6 +37,21 @@ pub struct Called {
     pub result: Raw,
     /// Where the time went.
     pub timings: Timings,
+    /// What it did to the session's files, if it is a program's and was called in one.
+    #[serde(default)]
+    pub files: Option<FileChanges>,
+}
+
+/// What a call did to the files of its session.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct FileChanges {
+    /// How many were written.
+    pub written: u32,
+    /// How many were removed.
+    pub removed: u32,
+    /// What was not kept because it is no file, or has a name that no file of a session may have: the
+    /// first hundred.
+    pub skipped: Vec<String>,
 }
 
 /// Where the time of a call went, in milliseconds.

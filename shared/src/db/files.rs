@@ -16,9 +16,11 @@ use crate::{
     id::{ObjectId, SessionId},
 };
 
+mod exchange;
 mod leftovers;
 mod writing;
 
+pub use exchange::{discard_all, exchange};
 pub use leftovers::{Doomed, doom_abandoned, doom_all, forget, left, with_leftovers};
 pub use writing::{Reserved, extend, hold, reserve};
 

@@ -268,6 +268,7 @@ async fn load(
         organization: context.organization,
         configuration: stored.configuration.id,
         generation: stored.configuration.generation,
+        session: None,
         target: target(context, &stored.configuration)?,
         transport: stored.configuration.transport,
         via: stored.configuration.via,
@@ -293,6 +294,7 @@ fn target(context: &Context, configuration: &Configuration) -> Result<Target, Fa
         (None, Some(program)) => Ok(Target::Program {
             catalogue: program.clone(),
             workspace: workspace(context, configuration.scope, configuration.id, configuration.generation),
+            is_kept: false,
         }),
         (None, None) => Err(Fault::internal("a configuration has neither an endpoint nor a program")),
     }
@@ -333,6 +335,7 @@ mod tests {
             organization,
             configuration: configuration.id,
             generation: 1,
+            session: None,
             target: Target::Endpoint(endpoint("http://x/mcp").unwrap()),
             transport: Transport::Http,
             via: Via::Native,

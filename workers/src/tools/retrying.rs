@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use shared::{Code, Fault, fault::Retry, json::Raw};
 
-use super::catalogue::Entry;
-use crate::upstream::{CallRequest, Upstreams};
+use crate::upstream::{CallRequest, Specification, Upstreams};
 
 /// The pause before the first repetition; each further one is twice as long.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -21,25 +20,33 @@ pub(super) struct Failed {
     pub(super) sent: bool,
 }
 
+/// How often a call may be sent again.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Repeats {
+    /// At most.
+    pub(super) retries: u8,
+    /// Whether the tool may run twice.
+    pub(super) is_repeatable: bool,
+}
+
 /// Calls a tool, and again where that is safe.
 pub(super) async fn call(
     upstreams: &Upstreams,
-    entry: &Entry,
+    specification: &Specification,
     request: CallRequest<'_>,
-    is_repeatable: bool,
+    Repeats { retries, is_repeatable }: Repeats,
 ) -> Result<Raw, Failed> {
     // What was said when the server may have seen the call: no later fault may claim less.
     let mut seen: Option<Fault> = None;
     let mut round = 0;
     loop {
-        let failed = match once(upstreams, entry, request).await {
+        let failed = match once(upstreams, specification, request).await {
             Ok(result) => return Ok(result),
             Err(failed) => failed,
         };
         let pause = pause(round);
-        let again = round < u32::from(entry.retries())
-            && may_repeat(&failed, is_repeatable)
-            && pause < request.deadline.remaining();
+        let again =
+            round < u32::from(retries) && may_repeat(&failed, is_repeatable) && pause < request.deadline.remaining();
         if failed.sent {
             seen = Some(failed.fault.clone());
         }
@@ -53,8 +60,8 @@ pub(super) async fn call(
     }
 }
 
-async fn once(upstreams: &Upstreams, entry: &Entry, request: CallRequest<'_>) -> Result<Raw, Failed> {
-    let client = upstreams.client_within(entry.specification(), request.deadline).await;
+async fn once(upstreams: &Upstreams, specification: &Specification, request: CallRequest<'_>) -> Result<Raw, Failed> {
+    let client = upstreams.client_within(specification, request.deadline).await;
     let client = client.map_err(|fault| Failed { fault, sent: false })?;
     client.call(request).await.map_err(|fault| Failed { sent: fault.code != Code::Unavailable, fault })
 }

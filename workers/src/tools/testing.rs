@@ -63,12 +63,14 @@ impl Run for Test {
                     None => Target::Program {
                         catalogue: catalogue.unwrap_or_default(),
                         workspace: workspace(scope.context, ownership, id, UNSAVED),
+                        is_kept: false,
                     },
                 };
                 let specification = Specification {
                     organization: scope.context.organization,
                     configuration: id,
                     generation: UNSAVED,
+                    session: None,
                     target,
                     transport,
                     via,

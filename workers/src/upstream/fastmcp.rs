@@ -6,6 +6,7 @@
 mod answer;
 mod config;
 mod signature;
+pub mod workspace;
 
 use std::{
     sync::{
@@ -185,8 +186,8 @@ impl Remote {
         let transport = specification.transport.name();
         let mut described = match &specification.target {
             Target::Endpoint(url) => json!({ "transport": transport, "url": url.as_str(), "auth": auth }),
-            Target::Program { catalogue, workspace } => {
-                json!({ "transport": transport, "catalogue": catalogue, "workspace": workspace })
+            Target::Program { catalogue, workspace, is_kept } => {
+                json!({ "transport": transport, "catalogue": catalogue, "workspace": workspace, "kept": is_kept })
             }
         };
         if let Credential::Header { name, value } = &specification.credential {
@@ -222,7 +223,8 @@ impl Remote {
             let tool = serde_json::to_vec(request.tool).map_err(Fault::internal)?;
             let arguments = request.arguments.bytes();
             let stream: &[u8] = if request.progress.is_some() { br#","stream":true"# } else { b"" };
-            let rest: [&[u8]; 5] = [br#","tool":"#, &tool, br#","arguments":"#, arguments, stream];
+            let holder = request.holder.map(|holder| format!(r#","holder":"{holder}""#)).unwrap_or_default();
+            let rest: [&[u8]; 6] = [br#","tool":"#, &tool, br#","arguments":"#, arguments, stream, holder.as_bytes()];
             let body = self.body(request.deadline.remaining(), &rest);
             let response = self.service.post("/mcp/call_tool", body, request.request_id).await?;
             match request.progress {

@@ -48,6 +48,7 @@ fn specification(endpoint: &Url) -> Specification {
         organization: OrganizationId::new(),
         configuration: ConfigurationId::new(),
         generation: 1,
+        session: None,
         target: Target::Endpoint(endpoint.clone()),
         transport: Transport::Http,
         via: Via::Native,
@@ -66,6 +67,7 @@ fn request<'a>(tool: &'a str, arguments: &'a Raw) -> CallRequest<'a> {
         header_parameters: &[],
         deadline: Deadline::after(PATIENCE),
         request_id: "test",
+        holder: None,
         progress: None,
     }
 }

@@ -116,6 +116,7 @@ fn fault(error: ServiceError<'_>) -> Fault {
         ("protocol" | "upstream", _) => failure::garbage("is not MCP, or it failed"),
         // Nothing was delivered.
         ("busy", _) => Fault::unavailable("The FastMCP service", "it is busy"),
+        ("lost", _) => Fault::unavailable("The session's workspace", words),
         // What we describe the server with is ours to get right, except for its address and token.
         ("invalid", _) if words.starts_with("specification.url") => {
             Fault::invalid("endpoint", "The FastMCP service cannot use this address.")
@@ -160,6 +161,7 @@ mod tests {
             ("upstream", Code::UpstreamFailed),
             ("timeout", Code::Timeout),
             ("busy", Code::Unavailable),
+            ("lost", Code::Unavailable),
             ("internal", Code::Internal),
         ] {
             assert_eq!(code_of(&format!(r#"{{"error":{{"code":"{code}","message":"m"}}}}"#)), expected, "{code}");

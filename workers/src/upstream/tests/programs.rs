@@ -86,7 +86,7 @@ impl Programs {
 }
 
 fn program() -> Specification {
-    let target = Target::Program { catalogue: "demo".to_owned(), workspace: WORKSPACE.to_owned() };
+    let target = Target::Program { catalogue: "demo".to_owned(), workspace: WORKSPACE.to_owned(), is_kept: false };
     let nowhere = Url::parse("http://127.0.0.1:9/").unwrap();
     Specification { target, transport: Transport::Stdio, via: Via::Fastmcp, ..specification(&nowhere) }
 }

@@ -138,7 +138,7 @@ async fn what_needs_the_fastmcp_service_says_so_where_there_is_none() {
     sse.transport = Transport::Sse;
     via.via = Via::Fastmcp;
     let mut program = specification(&server.url);
-    program.target = Target::Program { catalogue: "p".to_owned(), workspace: "o/_/c".to_owned() };
+    program.target = Target::Program { catalogue: "p".to_owned(), workspace: "o/_/c".to_owned(), is_kept: false };
     for (specification, field) in [(sse, "via"), (via, "via"), (program, "transport")] {
         let fault = upstreams.client(&specification).await.unwrap_err();
         assert_eq!((fault.code, fault.field.as_deref()), (Code::Invalid, Some(field)));
