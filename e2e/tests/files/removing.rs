@@ -43,6 +43,9 @@ pub(crate) async fn a_session_that_ends_or_expires_leaves_nothing_in_the_stream(
 const GONE: &str = "SELECT to_jsonb(true) WHERE NOT EXISTS \
     (SELECT FROM session_files WHERE session_id::text = $1 AND state <> 'file')";
 
+const REMOVED: &str =
+    "SELECT to_jsonb(removed_at) FROM session_files WHERE session_id::text = $1 AND removed_at IS NOT NULL";
+
 /// Three parts of an upload, as a gateway that died leaves them.
 async fn left_behind(system: &Shared, workspace: &Workspace) {
     workspace.write("left", &content(2, 3 * PART)).await;
@@ -97,6 +100,14 @@ pub(crate) async fn a_row_stays_until_no_part_of_it_can_be_on_its_way(system: Sh
         1,
         "the row does not"
     );
+    // Who looks again meanwhile finds it done.
+    aged(&system, &fresh, "doomed", 0).await;
+    let removed = system.eventually("its parts were removed", REMOVED, fresh.id()).await;
+    let other = Workspace::open(&tenant).await;
+    left_behind(&system, &other).await;
+    aged(&system, &other, "writing", 601).await;
+    system.eventually("no row is left of another one", GONE, other.id()).await;
+    assert_eq!(system.eventually("the mark", REMOVED, fresh.id()).await, removed);
     aged(&system, &fresh, "doomed", 61).await;
     system.eventually("no row is left of it either", GONE, fresh.id()).await;
 }

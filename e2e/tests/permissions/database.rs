@@ -80,6 +80,7 @@ const BEYOND: [(&str, &[&str]); 5] = [
             "DELETE FROM session_files",
             "UPDATE session_files SET session_id = gen_random_uuid()",
             "UPDATE session_files SET id = gen_random_uuid()",
+            "UPDATE session_files SET removed_at = now()",
             "UPDATE sessions SET expires_at = now()",
             "UPDATE sessions SET subject = 'x'",
             "INSERT INTO users (organization_id, subject, role) VALUES (app.org_id(), 'x', 'admin')",

@@ -112,10 +112,20 @@ async fn put_in_order(system: &System) {
 
 /// Waits for what nothing announces.
 #[track_caller]
-pub(super) fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) -> impl Future<Output = ()> {
+pub(super) fn until(what: &str, holds: impl AsyncFnMut() -> bool) -> impl Future<Output = ()> {
+    until_within(PATIENCE, what, holds)
+}
+
+/// The same for what takes longer than other things.
+#[track_caller]
+pub(super) fn until_within(
+    patience: Duration,
+    what: &str,
+    mut holds: impl AsyncFnMut() -> bool,
+) -> impl Future<Output = ()> {
     let caller = std::panic::Location::caller();
     async move {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience;
         while !holds().await {
             assert!(Instant::now() < deadline, "never: {what} ({caller})");
             tokio::time::sleep(Duration::from_millis(20)).await;

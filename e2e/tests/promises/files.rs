@@ -15,7 +15,7 @@ use sqlx::AssertSqlSafe;
 use stack::{Options, Pool};
 
 use super::{
-    accidents::until,
+    accidents::{until, until_within},
     full,
     sessions::{Lock, WORKERS, kill_all, revive},
 };
@@ -25,7 +25,8 @@ use crate::{
 };
 
 /// What passes by itself within minutes is made to have passed: uploads that nobody goes on with are old,
-/// and nothing of what was given up can still be on its way.
+/// and nothing of what was given up can still be on its way. Only where whoever wrote is dead or has
+/// answered.
 async fn age(system: &System, workspace: &Workspace) {
     let database = system.database("superuser").await;
     for (state, seconds) in [("writing", 601), ("doomed", 61)] {
@@ -39,22 +40,33 @@ async fn age(system: &System, workspace: &Workspace) {
     database.close().await;
 }
 
+/// How many rows an organization has of what is no file.
+async fn left(system: &System, workspace: &Workspace) -> i64 {
+    const LEFT: &str = "SELECT count(*) FROM session_files WHERE organization_id = $1 AND state <> 'file'";
+    let database = system.database("superuser").await;
+    let left = sqlx::query_scalar(LEFT).bind(workspace.organization).fetch_one(&database).await.expect("a count");
+    database.close().await;
+    left
+}
+
 /// Waits until files are all there is, in rows, in the stream and in what the session says.
 async fn at_rest(system: &System, workspace: &Workspace) {
-    const LEFT: &str = "SELECT count(*) FROM session_files WHERE organization_id = $1 AND state <> 'file'";
     const SUM: &str = "SELECT coalesce(sum(size_bytes), 0)::bigint FROM session_files WHERE organization_id = $1";
-    let database = system.database("superuser").await;
     until("no row is left of what is no file", async || {
         age(system, workspace).await;
-        sqlx::query_scalar::<_, i64>(LEFT).bind(workspace.organization).fetch_one(&database).await.expect("a count")
-            == 0
+        left(system, workspace).await == 0
     })
     .await;
+    let database = system.database("superuser").await;
     settled(system, workspace.organization).await;
     let sum: i64 = sqlx::query_scalar(SUM).bind(workspace.organization).fetch_one(&database).await.expect("a sum");
     assert_eq!(workspace.bytes_in_use().await, sum);
     database.close().await;
 }
+
+/// How long a content that never was a file may stay behind: the minute in which a part may be on its way,
+/// and some passes of whoever looks for it.
+const SETTLED_WITHIN: Duration = Duration::from_secs(120);
 
 /// Where a session worker is when it is killed over a write, each step seen from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,6 +182,8 @@ pub(crate) async fn a_frozen_session_worker_leaves_no_part_behind_its_session(sy
     }
     let told = asked.await.expect("an answer");
     assert!(!told.status.is_success(), "written into a session that was over: {}", told.status);
+    // What was frozen may have sent its part late: nothing is made older than it is.
+    until_within(SETTLED_WITHIN, "no row is left", async || left(&system, &workspace).await == 0).await;
     at_rest(&system, &workspace).await;
     let left: i64 = sqlx::query_scalar("SELECT count(*) FROM session_files WHERE session_id = $1")
         .bind(id)

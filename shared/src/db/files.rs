@@ -21,7 +21,7 @@ mod leftovers;
 mod writing;
 
 pub use exchange::{discard_all, exchange};
-pub use leftovers::{Doomed, doom_abandoned, doom_all, forget, left, with_leftovers};
+pub use leftovers::{Doomed, doom_abandoned, doom_all, forget, left, removed, with_leftovers};
 pub use writing::{Reserved, extend, hold, reserve};
 
 use writing::lock;

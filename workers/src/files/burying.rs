@@ -4,6 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures::{StreamExt as _, stream};
 use shared::{
     Fault,
     bus::{Bus, files::Object},
@@ -18,6 +19,8 @@ use crate::pools::Session;
 const EVERY: Duration = Duration::from_secs(10);
 /// Sessions that are known to have something to remove; more are found by looking.
 const KNOWN: usize = 1_024;
+/// Sessions whose leftovers are removed at once: half of the connections that a worker has by default.
+const AT_ONCE: usize = 4;
 
 /// Where sessions are named of which something is to be removed.
 pub type Leftovers = mpsc::Sender<Place>;
@@ -32,9 +35,10 @@ pub async fn serve(parts: Arc<Session>, mut known: mpsc::Receiver<Place>, stop: 
     let mut look = tokio::time::interval(EVERY);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
+        let mut places = Vec::new();
         tokio::select! {
             () = stop.cancelled() => return,
-            Some(place) = known.recv() => attempt(&parts, place).await,
+            1.. = known.recv_many(&mut places, KNOWN) => attempt_all(&parts, places).await,
             _ = look.tick() => {
                 if let Err(fault) = pass(&parts).await {
                     tracing::warn!(%fault, "leftover files were not looked for; the next pass will");
@@ -49,11 +53,13 @@ async fn pass(parts: &Session) -> Result<(), Fault> {
     loop {
         let places = db::files::with_leftovers(&parts.database, after).await?;
         let Some(last) = places.last().copied() else { return Ok(()) };
-        for place in places {
-            attempt(parts, place).await;
-        }
+        attempt_all(parts, places).await;
         after = Some(last);
     }
+}
+
+async fn attempt_all(parts: &Session, places: Vec<Place>) {
+    stream::iter(places).for_each_concurrent(AT_ONCE, async |place| attempt(parts, place).await).await;
 }
 
 /// One session whose files cannot be removed now keeps nobody else's.
@@ -83,21 +89,22 @@ async fn bury(database: &Database, bus: &Bus, place: Place) -> Result<(), Fault>
     let mut transaction = database.on_behalf_of(place.organization_id).await?;
     let left = db::files::left(&mut transaction, place.id).await?;
     transaction.give_up().await?;
-    let (mut gone, mut failed) = (Vec::new(), None);
+    let (mut gone, mut removed, mut failed) = (Vec::new(), Vec::new(), None);
     for doomed in left {
         let object = Object { organization: place.organization_id, session: place.id, id: doomed.id };
         match bus.remove_parts(&object, doomed.parts()).await {
             Ok(()) if doomed.is_settled => gone.push(doomed.id),
-            // Looked at again, once nothing of it can be on its way any more.
-            Ok(()) => {}
+            // Once more, when nothing of it can be on its way any more.
+            Ok(()) => removed.push(doomed.id),
             Err(fault) => {
                 failed.get_or_insert(fault);
             }
         }
     }
-    if !gone.is_empty() {
+    if !gone.is_empty() || !removed.is_empty() {
         let mut transaction = database.on_behalf_of(place.organization_id).await?;
         db::files::forget(&mut transaction, place.id, &gone).await?;
+        db::files::removed(&mut transaction, place.id, &removed).await?;
         transaction.commit().await?;
         metrics::counter!("switchboard_files_contents_removed_total").increment(gone.len() as u64);
     }

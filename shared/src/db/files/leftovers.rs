@@ -71,16 +71,34 @@ async fn doom_older(transaction: &mut Transaction, session: SessionId, seconds: 
     .map_err(fault)
 }
 
-/// What is doomed in a session. Nobody begins to write a part of it any more.
+/// What of a session is to be removed now: what is doomed, but for what was removed once and may still have
+/// parts on their way. Nobody begins to write a part of it any more.
 pub async fn left(transaction: &mut Transaction, session: SessionId) -> Result<Vec<Doomed>, Fault> {
     sqlx::query_as(
-        "SELECT id, parts, sha256 IS NOT NULL OR touched_at < clock_timestamp() - interval '1 minute' AS is_settled \
-         FROM session_files WHERE organization_id = $1 AND session_id = $2 AND state = 'doomed' ORDER BY touched_at",
+        "SELECT * FROM (SELECT id, parts, removed_at, touched_at, \
+                 sha256 IS NOT NULL OR touched_at < clock_timestamp() - interval '1 minute' AS is_settled \
+             FROM session_files WHERE organization_id = $1 AND session_id = $2 AND state = 'doomed') doomed \
+         WHERE is_settled OR removed_at IS NULL ORDER BY touched_at",
     )
     .bind(transaction.organization())
     .bind(session)
     .fetch_all(transaction.connection())
     .await
+    .map_err(fault)
+}
+
+/// Notes that the parts of doomed contents were removed, while others may still be on their way.
+pub async fn removed(transaction: &mut Transaction, session: SessionId, ids: &[ObjectId]) -> Result<(), Fault> {
+    sqlx::query(
+        "UPDATE session_files SET removed_at = clock_timestamp() \
+         WHERE organization_id = $1 AND session_id = $2 AND id = ANY ($3) AND state = 'doomed'",
+    )
+    .bind(transaction.organization())
+    .bind(session)
+    .bind(ids.iter().map(|id| id.0).collect::<Vec<_>>())
+    .execute(transaction.connection())
+    .await
+    .map(drop)
     .map_err(fault)
 }
 
