@@ -22,29 +22,29 @@ const CHUNK_BYTES: usize = 64 * 1024;
 
 /// An answer as it came over the wire.
 #[derive(Debug)]
-struct Wire {
-    head: String,
-    body: String,
+pub(crate) struct Wire {
+    pub(crate) head: String,
+    pub(crate) body: String,
 }
 
 impl Wire {
-    fn status(&self) -> u16 {
+    pub(crate) fn status(&self) -> u16 {
         self.head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0)
     }
 
-    fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().find_map(|line| {
             line.split_once(": ").filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value)
         })
     }
 }
 
-async fn connect(system: &System) -> (OwnedReadHalf, OwnedWriteHalf) {
+pub(crate) async fn connect(system: &System) -> (OwnedReadHalf, OwnedWriteHalf) {
     let address = system.url.strip_prefix("http://").expect("http");
     TcpStream::connect(address).await.expect("the gateway accepts").into_split()
 }
 
-async fn read(mut from: OwnedReadHalf) -> Wire {
+pub(crate) async fn read(mut from: OwnedReadHalf) -> Wire {
     let mut bytes = Vec::new();
     // A reset after the answer is the gateway's right: it will not read the rest.
     let _ = tokio::time::timeout(PATIENCE, from.read_to_end(&mut bytes)).await.expect("the gateway closes");
@@ -54,7 +54,7 @@ async fn read(mut from: OwnedReadHalf) -> Wire {
 }
 
 /// Sends bytes on a connection of their own and reads until it closes.
-async fn exchange(system: &System, bytes: &[u8]) -> Wire {
+pub(crate) async fn exchange(system: &System, bytes: &[u8]) -> Wire {
     let (from, mut to) = connect(system).await;
     // The gateway may hang up before it has read all of it.
     let _ = to.write_all(bytes).await;
@@ -62,7 +62,7 @@ async fn exchange(system: &System, bytes: &[u8]) -> Wire {
 }
 
 /// A request line and the headers that every request here has.
-fn head(request_line: &str, token: &str, more: &str) -> String {
+pub(crate) fn head(request_line: &str, token: &str, more: &str) -> String {
     format!("{request_line} HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n{more}")
 }
 

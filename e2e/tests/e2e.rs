@@ -17,6 +17,7 @@ mod configurations;
 mod cors;
 mod earlier_mistakes;
 mod faulty;
+mod files;
 mod fuzz;
 mod hostile;
 mod identity;
@@ -281,6 +282,33 @@ fn main() -> ExitCode {
             a_limit_is_each_organizations_own,
             a_global_prompt_comes_first_whatever_its_priority,
             what_an_admin_wrote_is_not_rewritten,
+        }
+        files {
+            files_of_every_size_come_back_byte_for_byte_under_their_tag,
+            a_body_without_a_length_is_kept_like_one_with_it,
+            a_file_is_handed_out_as_bytes_that_no_browser_shows,
+            what_is_written_over_is_another_content_and_the_old_one_goes,
+            files_are_listed_by_path_in_pages_and_by_their_beginning,
+            a_file_that_is_known_is_not_sent_again,
+            a_condition_that_does_not_hold_changes_nothing,
+            of_many_who_write_one_path_at_once_one_wins_whole,
+            whoever_reads_while_others_write_gets_one_content_or_sees_that_it_is_not_whole,
+            a_hostile_path_is_refused_by_the_rule_that_it_breaks,
+            what_only_looks_like_an_attack_is_a_name_and_is_decoded_once,
+            a_file_is_not_where_a_directory_is,
+            a_file_over_sixteen_mebibytes_is_refused_with_and_without_a_length,
+            a_session_that_is_full_says_so_and_has_room_again_once_something_goes,
+            a_session_has_room_for_so_many_files_and_no_more,
+            what_is_no_whole_file_as_it_is_is_refused,
+            nobody_else_reaches_a_members_files,
+            a_members_sessions_have_each_their_own_files,
+            a_session_that_is_over_gives_and_takes_nothing,
+            using_files_keeps_a_session_alive,
+            a_session_that_ends_or_expires_leaves_nothing_in_the_stream,
+            an_upload_that_nobody_goes_on_with_is_given_up,
+            an_upload_that_breaks_off_changes_nothing_and_gives_its_room_back,
+            a_file_that_goes_while_it_is_read_is_cut_and_never_completed,
+            a_part_that_is_not_what_its_row_says_is_not_handed_out_as_the_end,
         }
         bad_input {
             bad_bodies_of_a_tool_call_are_refused_by_field,

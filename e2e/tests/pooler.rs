@@ -9,6 +9,7 @@ use serde_json::json;
 use stack::Options;
 
 use crate::{
+    files::{PART, Workspace, content, settled},
     servers::BEARER,
     trail::Trail,
     world::{System, Tenant},
@@ -75,6 +76,14 @@ async fn work(system: &System, tenant: &Tenant) {
         let answer = tenant.user.send(request.json(&body)).await;
         assert_eq!(answer.status, 200, "{}", answer.text);
     }
+    let workspace = Workspace::open(tenant).await;
+    for size in [10, 2 * PART + 1] {
+        workspace.write("over", &content(1, size)).await;
+        assert!(workspace.read("over").await == content(1, size));
+    }
+    assert_eq!(workspace.paths("").await, ["over"]);
+    assert_eq!(workspace.delete("over").await.status, 204);
+    assert_eq!(settled(system, tenant.id).await, 0);
     let removed = tenant.admin.delete(&path).await;
     assert_eq!(removed.status, 204, "{}", removed.text);
     assert_eq!(tenant.admin.get(&path).await.status, 404);

@@ -18,6 +18,7 @@ mod cuts;
 mod deadlines;
 mod drains;
 mod fairness;
+mod files;
 mod lanes;
 mod limits;
 mod load;
@@ -92,6 +93,9 @@ pub(crate) fn run(arguments: &Arguments) -> bool {
     let on_their_own = apart!(
         deadlines {
             exactly_the_bound_is_accepted_and_the_rest_is_told_when_to_come_back: deadlines::bounded,
+        }
+        files {
+            a_full_store_refuses_and_takes_again_once_something_goes: files::with_little_room,
         }
         scale {
             a_thousand_active_organizations_among_ten_thousand_cost_little: scale::crowded,

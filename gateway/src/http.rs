@@ -21,6 +21,7 @@ pub mod edge;
 pub mod etag;
 pub mod events;
 pub mod faults;
+pub mod files;
 pub mod health;
 pub mod id;
 pub mod identity;
@@ -81,6 +82,7 @@ pub fn operations() -> Vec<Operation> {
         tools::operations(),
         me::operations(),
         users::operations(),
+        files::operations(),
         organizations::operations(),
         prompts::operations(),
         health::operations(),

@@ -13,6 +13,7 @@ pub mod audit;
 pub mod caller;
 pub mod envelope;
 pub mod events;
+pub mod files;
 pub mod frame;
 mod heard;
 mod inbox;

@@ -13,6 +13,7 @@ use crate::{
 
 pub mod catalogue;
 pub mod configurations;
+pub mod files;
 pub mod lanes;
 pub mod organizations;
 pub mod prompts;
@@ -164,6 +165,13 @@ macro_rules! commands {
                 "prompts.remove": prompts::Remove -> () { Direct, User, 15 },
                 "prompts.versions": prompts::Versions -> Page<prompts::Version> { Direct, User, 15 },
                 "prompts.preview": prompts::Preview -> prompts::Composed { Direct, User, 15 },
+                "files.list": files::List -> Page<files::File> { Direct, User, 15 },
+                "files.open": files::Open -> files::Opened { Direct, User, 15 },
+                "files.read": files::Read -> files::Part { Direct, User, 15 },
+                "files.append": files::Append -> files::Appended { Direct, User, 15 },
+                "files.write": files::Write -> files::Written { Direct, User, 15 },
+                "files.remove": files::Remove -> () { Direct, User, 15 },
+                "files.discard": files::Discard -> () { Direct, User, 15 },
             }
             token {
                 "catalogue.list": catalogue::List -> Page<catalogue::Entry> { Direct, User, 15 },

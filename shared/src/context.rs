@@ -120,4 +120,11 @@ impl Context {
     pub fn within(&self, patience: Duration) -> Self {
         Self { deadline: self.deadline.min(Deadline::after(patience)), ..self.clone() }
     }
+
+    /// The same circumstances with patience anew, for a request whose body goes on: each part of it has
+    /// its own time.
+    #[must_use]
+    pub fn again(&self, patience: Duration) -> Self {
+        Self { deadline: Deadline::after(patience), ..self.clone() }
+    }
 }

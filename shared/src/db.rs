@@ -20,6 +20,7 @@ use connection::Connection;
 pub mod audit;
 pub mod configurations;
 mod connection;
+pub mod files;
 pub mod migrate;
 pub mod organizations;
 pub mod prompts;
@@ -143,6 +144,11 @@ impl Transaction {
             }
             other => other,
         })
+    }
+
+    /// Ends it now and keeps nothing: what it locked is free when this returns.
+    pub async fn give_up(self) -> Result<(), Fault> {
+        self.inner.rollback().await.map_err(fault)
     }
 
     fn connection(&mut self) -> Connection<'_> {

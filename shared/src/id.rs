@@ -19,6 +19,10 @@ identifier!(
     SessionId
 );
 identifier!(
+    /// One content of a file: another one each time the file is written.
+    ObjectId
+);
+identifier!(
     /// A system prompt of an organization, of a member or of the platform.
     PromptId
 );

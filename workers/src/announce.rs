@@ -13,9 +13,12 @@ use shared::{
         },
     },
     command::users::Admitted,
+    db::sessions::Place,
     id::{ConfigurationId, OrganizationId},
 };
 use tokio::sync::Notify;
+
+use crate::files::burying::Leftovers;
 
 /// What changed.
 #[derive(Clone, Debug)]
@@ -30,6 +33,8 @@ pub enum Announcement {
     Configuration(OrganizationId, ConfigurationId, ConfigurationState),
     /// An organization's prompts.
     Prompts(OrganizationId, PromptsState),
+    /// Something in a session's workspace is to be removed: for this worker, or whichever comes by.
+    Leftovers(Place),
 }
 
 /// Spreads news without putting older ones last.
@@ -50,6 +55,7 @@ pub struct Announcer {
     pub sessions: Watch<SessionState>,
     /// What everybody believes about prompts.
     pub prompts: Watch<PromptsState>,
+    leftovers: Option<Leftovers>,
 }
 
 impl Announcer {
@@ -70,7 +76,14 @@ impl Announcer {
             configurations: watch(bus, Bucket::Configs, writes),
             sessions: watch(bus, Bucket::Sessions, writes),
             prompts: watch(bus, Bucket::Prompts, writes),
+            leftovers: None,
         }
+    }
+
+    /// Names leftovers here too.
+    #[must_use]
+    pub fn naming(self, leftovers: Leftovers) -> Self {
+        Self { leftovers: Some(leftovers), ..self }
     }
 
     /// Writes one piece of news.
@@ -93,6 +106,11 @@ impl Announcer {
             }
             Announcement::Prompts(organization, state) => {
                 self.bus.put_newer(&self.prompts, Bucket::Prompts, &prompts_key(*organization), state).await
+            }
+            Announcement::Leftovers(place) => {
+                // Where there is no room for more, the next pass finds it.
+                let _ = self.leftovers.as_ref().map(|leftovers| leftovers.try_send(*place));
+                return;
             }
         };
         if let Err(fault) = written {

@@ -7,6 +7,7 @@ pub mod configurations;
 pub mod controller;
 pub mod direct;
 pub mod egress;
+pub mod files;
 pub mod lanes;
 pub mod ops;
 pub mod organizations;

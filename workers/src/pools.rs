@@ -10,7 +10,7 @@ use shared::{
         standing::Standing,
         state::{ConfigurationState, Limits},
     },
-    command::{Command, Pool, catalogue, configurations, lanes, organizations, prompts, sessions, tools, users},
+    command::{Command, Pool, catalogue, configurations, files, lanes, organizations, prompts, sessions, tools, users},
     db::Database,
 };
 

@@ -70,6 +70,17 @@ impl<'a, P: Parts> Scope<'a, P> {
         self.read().await
     }
 
+    /// Drops what the command did so far, and its locks with it.
+    pub async fn give_up(&mut self) {
+        self.wrote = false;
+        self.announcements.clear();
+        if let Some(transaction) = self.transaction.take()
+            && let Err(fault) = transaction.give_up().await
+        {
+            tracing::debug!(%fault, "a transaction that was given up");
+        }
+    }
+
     /// News for everybody else, once the transaction is kept.
     pub fn announce(&mut self, announcement: Announcement) {
         self.announcements.push(announcement);

@@ -17,6 +17,7 @@ use crate::{
     catalogue::{CatalogueConfig, Programs},
     controller, direct,
     egress::{Egress, EgressConfig, proxy::Proxy},
+    files::burying,
     lanes::LaneLocks,
     ops::{self, Window},
     outbox,
@@ -68,6 +69,9 @@ struct Queue {
     /// Most calls of one organization, waiting and running together.
     #[serde(default = "default_bound", deserialize_with = "config::number")]
     calls_per_organization: u16,
+    /// What the files of all sessions may take together, in mebibytes.
+    #[serde(default = "default_files", deserialize_with = "config::number")]
+    files_mebibytes: u32,
     /// Copies of what must survive the loss of a server.
     #[serde(default = "default_replicas", deserialize_with = "config::number")]
     replicas: u8,
@@ -75,6 +79,10 @@ struct Queue {
 
 const fn default_bound() -> u16 {
     1_000
+}
+
+const fn default_files() -> u32 {
+    4_096
 }
 
 const fn default_replicas() -> u8 {
@@ -235,12 +243,15 @@ impl Shift {
 }
 
 async fn session(sessions: SessionsConfig, bus: Bus, database: Database, shift: Shift) -> anyhow::Result<()> {
-    let announcer = Announcer::new(&bus, &[Bucket::Limits, Bucket::Access, Bucket::Sessions, Bucket::Prompts]);
+    let (leftovers, known) = burying::leftovers();
+    let writes = [Bucket::Limits, Bucket::Access, Bucket::Sessions, Bucket::Prompts];
+    let announcer = Announcer::new(&bus, &writes).naming(leftovers);
     let standing = Standing::new(announcer.access.clone(), announcer.limits.clone());
     let prompts = Composer::new(&announcer);
     let parts = Arc::new(Session { bus, database, announcer, standing, sessions, prompts });
     tokio::spawn(sessions::upkeep::serve(Arc::clone(&parts), shift.stop.clone()));
     tokio::spawn(reconcile::serve(Arc::clone(&parts), shift.stop.clone()));
+    tokio::spawn(burying::serve(Arc::clone(&parts), known, shift.stop.clone()));
     shift.answer(parts).await
 }
 
@@ -319,8 +330,8 @@ async fn audit(bus: Bus, database: Database, shift: Shift) -> anyhow::Result<()>
 }
 
 async fn control(configuration: Configuration, bus: Bus, database: Database, shift: Shift) -> anyhow::Result<()> {
-    let Queue { calls_per_organization, replicas } = configuration.queue;
-    let sizes = Sizes { calls_per_organization, replicas };
+    let Queue { calls_per_organization, files_mebibytes, replicas } = configuration.queue;
+    let sizes = Sizes { calls_per_organization, files_mebibytes, replicas };
     let administration = Administration::connect(&configuration.jetstream.on(&configuration.nats)).await?;
     let limits = bus.watch(Bucket::Limits);
     let parts = Arc::new(Controller { bus, administration, database, limits, locks: LaneLocks::default() });

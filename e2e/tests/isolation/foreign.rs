@@ -53,7 +53,7 @@ enum Case {
     Public,
 }
 
-const CASES: [(&str, &str, Case); 47] = [
+const CASES: [(&str, &str, Case); 51] = [
     ("GET", "/", Case::Public),
     ("GET", "/api/v1/mcp/catalogue", Case::Shared),
     ("GET", "/api/v1/mcp/configurations", Case::List),
@@ -69,6 +69,10 @@ const CASES: [(&str, &str, Case); 47] = [
     ("POST", "/api/v1/sessions", Case::Sessions),
     ("GET", "/api/v1/sessions/:id", Case::Session),
     ("DELETE", "/api/v1/sessions/:id", Case::Session),
+    ("GET", "/api/v1/sessions/:id/files", Case::Session),
+    ("GET", "/api/v1/sessions/:id/files/*path", Case::Session),
+    ("PUT", "/api/v1/sessions/:id/files/*path", Case::Session),
+    ("DELETE", "/api/v1/sessions/:id/files/*path", Case::Session),
     ("GET", "/api/v1/events", Case::Stream),
     ("GET", "/api/v1/me", Case::Caller),
     ("GET", "/api/v1/prompts", Case::List),
@@ -177,6 +181,9 @@ async fn side(system: &System) -> Side {
     let (member, subject) = (of("id"), of("subject"));
     let session = sessions::open(&tenant.user, json!({})).await;
     // The rows shall be at rest.
+    let path = format!("{}/files/theirs", sessions::item(&session));
+    let written = tenant.user.send(tenant.user.request(Method::PUT, &path).body("theirs")).await;
+    assert_eq!(written.status, 201, "{}", written.text);
     sessions::settled_hooks(system, &session).await;
     let session = session["id"].as_str().expect("an id").to_owned();
     Side { tenant, demo, only, only_name, own, own_name, prompts, member, subject, session }

@@ -102,6 +102,8 @@ fn listening() -> Vec<Act> {
         "calls.>",
         "work.>",
         "audit.>",
+        "files.>",
+        "files.*.*.*.*",
         "events.>",
         "events.*",
         "kv.>",
@@ -166,6 +168,11 @@ fn sending() -> Vec<Act> {
     acts.push(Act::publish(format!("events.{organization}.more"), &[]));
     // What the server did not republish would be told to members.
     acts.push(Act::publish(format!("told.{organization}"), &[]));
+    // Any part of any session: rows keep organizations apart. One that is empty is a tombstone.
+    let part = format!("files.{organization}.{organization}.{organization}");
+    acts.push(Act::publish(format!("{part}.0"), &["session", "tool"]));
+    acts.push(Act::publish(part.as_str(), &[]));
+    acts.push(Act::publish(format!("{part}.0.more"), &[]));
     acts.push(Act::publish("_INBOX_gateway.permissions.nobody", &POOLS).harmless());
     for pool in POOLS {
         // Tool workers pass calls on, each to the other's inbox.
@@ -257,6 +264,10 @@ fn jetstream() -> Vec<Act> {
                 acts.push(Act::publish(format!("js.{request}.{stream}"), &["gateway"]).harmless());
                 acts.push(Act::publish(format!("$JS.API.{request}.{stream}"), &[ADMINISTRATOR]).harmless());
             }
+        } else if stream == streams::FILES {
+            acts.push(Act::publish(format!("js.STREAM.MSG.GET.{stream}"), &["session", "tool"]).harmless());
+            acts.push(Act::publish(format!("$JS.API.STREAM.MSG.GET.{stream}"), &[ADMINISTRATOR]).harmless());
+            acts.extend(administering(&format!("STREAM.INFO.{stream}")));
         } else if !stream.starts_with("KV_") {
             acts.extend(administering(&format!("STREAM.MSG.GET.{stream}")));
             acts.extend(administering(&format!("STREAM.INFO.{stream}")));

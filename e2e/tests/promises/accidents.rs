@@ -84,6 +84,12 @@ pub(super) fn trials(world: &Arc<World>) -> Vec<Trial> {
             without_postgresql_or_nats_sessions_are_refused_and_then_go_on,
             a_gateway_that_is_told_to_stop_ends_its_streams_at_once,
         }
+        files {
+            a_session_worker_killed_at_any_step_of_a_write_leaves_nothing_half_written,
+            files_survive_many_killed_session_workers,
+            a_frozen_session_worker_leaves_no_part_behind_its_session,
+            without_postgresql_or_nats_files_are_refused_and_then_there_again,
+        }
         outages {
             a_restart_of_nats_is_told_honestly_and_heals,
             without_postgresql_known_servers_are_called_and_the_trail_is_kept,

@@ -22,7 +22,7 @@ use crate::{
     world::{Answer, Client, System, Tenant},
 };
 
-const WORKERS: [&str; 2] = ["session-1", "session-2"];
+pub(super) const WORKERS: [&str; 2] = ["session-1", "session-2"];
 
 /// Sessions of which something must still happen.
 const LEFT: &str = "SELECT id::text FROM sessions WHERE organization_id = $1 AND pending_hooks <> '{}'";
@@ -44,13 +44,13 @@ enum Step {
 }
 
 /// A superuser's transaction that holds a lock until it is dropped.
-struct Lock {
+pub(super) struct Lock {
     database: PgPool,
     held: PgConnection,
 }
 
 impl Lock {
-    async fn take(system: &System, statement: String) -> Self {
+    pub(super) async fn take(system: &System, statement: String) -> Self {
         use sqlx::Connection;
         let mut held =
             PgConnection::connect(system.database_url("superuser")).await.expect("PostgreSQL lets the superuser in");
@@ -59,7 +59,7 @@ impl Lock {
     }
 
     /// Waits until a session worker waits for it.
-    async fn until_awaited(&self) {
+    pub(super) async fn until_awaited(&self) {
         const WAITING: &str = "SELECT count(*) FROM pg_stat_activity \
             WHERE usename = 'switchboard_session' AND wait_event_type = 'Lock' AND state = 'active'";
         until("a session worker waits for the lock", async || {
@@ -68,7 +68,7 @@ impl Lock {
         .await;
     }
 
-    async fn release(self) {
+    pub(super) async fn release(self) {
         use sqlx::Connection;
         self.held.close().await.expect("it ends");
         self.database.close().await;
@@ -140,14 +140,14 @@ async fn killed_at(system: &System, tenant: &Tenant, act: &Act, step: Step) -> J
     asked
 }
 
-async fn kill_all(system: &System) {
+pub(super) async fn kill_all(system: &System) {
     let stack = system.stack().await;
     for worker in WORKERS {
         stack.kill(worker).await.expect("it runs");
     }
 }
 
-async fn revive(system: &System) {
+pub(super) async fn revive(system: &System) {
     let stack = system.stack().await;
     for worker in WORKERS {
         stack.restart(worker).await.expect("it starts");

@@ -15,7 +15,7 @@ use shared::{
     json::{MAX_DEPTH, exceeds_depth},
 };
 
-use super::problem::{EdgeError, Problem};
+use super::problem::{EdgeError, Limit, Problem};
 
 /// The largest body, in bytes.
 pub const MAX_BODY_BYTES: usize = 1024 * 1024;
@@ -33,7 +33,7 @@ impl<'a, T: DeserializeOwned> FromRequest<'a> for Body<T> {
             return Err(EdgeError::MediaType.into());
         }
         if announced_bytes(request).is_some_and(|bytes| bytes > MAX_BODY_BYTES) {
-            return Err(EdgeError::TooLarge.into());
+            return Err(EdgeError::TooLarge(Limit::Body).into());
         }
         let bytes = collect(body.take()?, MAX_WAIT).await?;
         Ok(Self(read(&bytes).map_err(Problem::from)?))
@@ -45,7 +45,7 @@ impl<'a, T: DeserializeOwned> FromRequest<'a> for Body<T> {
 async fn collect(body: poem::Body, patience: Duration) -> Result<Bytes> {
     match tokio::time::timeout(patience, body.into_bytes_limit(MAX_BODY_BYTES)).await {
         Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(poem::error::ReadBodyError::PayloadTooLarge)) => Err(EdgeError::TooLarge.into()),
+        Ok(Err(poem::error::ReadBodyError::PayloadTooLarge)) => Err(EdgeError::TooLarge(Limit::Body).into()),
         Ok(Err(_)) => Err(Problem::from(Fault::invalid("", "The body could not be read to its end.")).into()),
         Err(_) => {
             let message = format!("The body did not arrive within {} seconds.", patience.as_secs());

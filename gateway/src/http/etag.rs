@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use poem::{
     FromRequest, Request, RequestBody, Result,
-    http::{HeaderMap, HeaderValue, header},
+    http::{HeaderMap, HeaderName, HeaderValue, header},
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use shared::{Fault, command::Expected};
@@ -48,6 +48,24 @@ impl JsonSchema for IfMatch {
     }
 }
 
+/// A list of tags of contents, for the document: who reads files reads it.
+#[derive(Clone, Copy, Debug)]
+pub struct ContentTags;
+
+impl JsonSchema for ContentTags {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "ContentTags".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "pattern": r#"^(\*|"[0-9a-f]{64}"(, ?"[0-9a-f]{64}")*)$"# })
+    }
+}
+
 /// `If-Match` where it may be left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MayMatch(pub Expected);
@@ -66,9 +84,30 @@ pub fn tagged(generation: i64, answer: Answer) -> Answer {
     Ok(response)
 }
 
+/// Reads `If-Match` of a thing whose tags are generations. A weak tag and one that is not of our making
+/// are no mistake: they match nothing.
 fn read(headers: &HeaderMap) -> std::result::Result<Option<Expected>, Fault> {
+    let strong = |(is_weak, tag): (bool, String)| if is_weak { None } else { tag.parse().ok() };
+    Ok(listed(headers, &header::IF_MATCH)?.map(|listed| match listed {
+        Listed::Any => Expected::Any,
+        Listed::Tags(tags) => Expected::OneOf(tags.into_iter().filter_map(strong).collect()),
+    }))
+}
+
+/// What a header says that lists tags.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Listed {
+    /// `*`.
+    Any,
+    /// These: whether each is weak, and what stands in its quotes.
+    Tags(Vec<(bool, String)>),
+}
+
+/// Reads `If-Match` or `If-None-Match`.
+pub(super) fn listed(headers: &HeaderMap, name: &HeaderName) -> std::result::Result<Option<Listed>, Fault> {
+    let malformed = || malformed(name);
     let mut tags = Vec::new();
-    let mut values = headers.get_all(header::IF_MATCH).iter().peekable();
+    let mut values = headers.get_all(name).iter().peekable();
     if values.peek().is_none() {
         return Ok(None);
     }
@@ -77,37 +116,36 @@ fn read(headers: &HeaderMap) -> std::result::Result<Option<Expected>, Fault> {
         size_bytes += value.len();
         let text = value.to_str().ok().filter(|_| size_bytes <= MAX_HEADER_BYTES).ok_or_else(malformed)?;
         if text.trim() == "*" {
-            return Ok(Some(Expected::Any));
+            return Ok(Some(Listed::Any));
         }
-        read_tags(text, &mut tags)?;
+        read_tags(text, &mut tags).ok_or_else(malformed)?;
     }
-    Ok(Some(Expected::OneOf(tags)))
+    Ok(Some(Listed::Tags(tags)))
 }
 
-/// Reads a list of tags. A weak tag and one that is not of our making are no mistake: they match nothing.
-fn read_tags(mut text: &str, tags: &mut Vec<i64>) -> std::result::Result<(), Fault> {
+/// Reads a list of tags; `None` where it is none.
+fn read_tags(mut text: &str, tags: &mut Vec<(bool, String)>) -> Option<()> {
     loop {
         text = text.trim_start_matches([' ', '\t', ',']);
         if text.is_empty() {
-            return Ok(());
+            return Some(());
         }
         let (is_weak, quoted) = text.strip_prefix("W/").map_or((false, text), |rest| (true, rest));
-        let (tag, rest) = quoted.strip_prefix('"').and_then(|rest| rest.split_once('"')).ok_or_else(malformed)?;
+        let (tag, rest) = quoted.strip_prefix('"').and_then(|rest| rest.split_once('"'))?;
         if !tag.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(malformed());
+            return None;
         }
-        if let (false, Ok(generation)) = (is_weak, tag.parse()) {
-            tags.push(generation);
-        }
+        tags.push((is_weak, tag.to_owned()));
         text = rest.trim_start_matches([' ', '\t']);
         if !text.is_empty() && !text.starts_with(',') {
-            return Err(malformed());
+            return None;
         }
     }
 }
 
-fn malformed() -> Fault {
-    Fault::invalid("If-Match", "Give back the ETag as it was, in its quotes, or `*`.")
+fn malformed(name: &HeaderName) -> Fault {
+    let name = if *name == header::IF_MATCH { "If-Match" } else { "If-None-Match" };
+    Fault::invalid(name, "Give back the ETag as it was, in its quotes, or `*`.")
 }
 
 #[cfg(test)]

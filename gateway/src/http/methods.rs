@@ -9,6 +9,17 @@ use poem::{
 #[derive(Clone, Debug)]
 pub struct Allow(pub String);
 
+/// Marks a `HEAD`, which is handled as a `GET`: the body that it would have need not be made.
+#[derive(Clone, Copy, Debug)]
+pub struct Head;
+
+impl Head {
+    /// True where only the head of the answer is asked for.
+    pub fn asked(request: &Request) -> bool {
+        request.extensions().get::<Self>().is_some()
+    }
+}
+
 /// A route's methods and their handlers.
 #[derive(Default)]
 pub struct Methods {
@@ -43,7 +54,10 @@ impl Methods {
 impl Endpoint for Methods {
     type Output = Response;
 
-    async fn call(&self, request: Request) -> Result<Response> {
+    async fn call(&self, mut request: Request) -> Result<Response> {
+        if request.method() == Method::HEAD {
+            request.extensions_mut().insert(Head);
+        }
         self.handlers.call(request).await.map_err(|mut error| {
             if error.is::<MethodNotAllowedError>() {
                 let names: Vec<&str> = self.names.iter().map(Method::as_str).collect();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use poem::{
     Response, handler,
-    http::{HeaderValue, header},
+    http::{HeaderValue, StatusCode, header},
     web::Data,
 };
 use serde_json::{Map, Value, json};
@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use self::{failures::Failures, schemas::Schemas};
 use super::{
     Gateway, docs,
-    operation::{self, Content, Operation, Place, Sends, get},
+    operation::{self, Content, Operation, Place, Sends, Tag, get},
 };
 
 mod failures;
@@ -58,7 +58,8 @@ Every error is a problem document (RFC 9457) whose `code` is one of a closed set
 lists, any path that does not exist answers 404 `route`, and any method that a path does not have 405 `method` with \
 `Allow`. Where there is `GET` there is `HEAD`.
 
-Bodies are JSON objects of at most 1 MiB and 64 levels, without unknown or repeated fields. Lists are pages: `next` is \
+Bodies are JSON objects of at most 1 MiB and 64 levels, without unknown or repeated fields; those of files are the bytes \
+of the file, up to 16 MiB. Lists are pages: `next` is \
 given back as `cursor`, and is null at the end.";
 
 /// The whole document.
@@ -117,6 +118,11 @@ fn headers() -> Value {
             "required": true,
             "schema": { "type": "string", "pattern": "^\"[0-9]+\"$" },
         },
+        "ContentTag": {
+            "description": "The SHA-256 of the content, in hexadecimal digits.",
+            "required": true,
+            "schema": { "type": "string", "pattern": "^\"[0-9a-f]{64}\"$" },
+        },
         "RetryAfter": {
             "description": "When to try again, in seconds.",
             "schema": { "type": "integer", "minimum": 1 },
@@ -141,8 +147,16 @@ fn describe(operation: &Operation, schemas: &mut Schemas, failures: &mut Failure
         object["parameters"] = parameters.into();
     }
     if let Some(body) = operation.body {
-        let content = json!({ "application/json": { "schema": schemas.of_request(body) } });
-        object["requestBody"] = json!({ "required": true, "content": content });
+        object["requestBody"] = match body {
+            Content::Json(describe) => {
+                let content = json!({ "application/json": { "schema": schemas.of_request(describe) } });
+                json!({ "required": true, "content": content })
+            }
+            Content::Other(media_type) => {
+                json!({ "content": { media_type: { "schema": { "type": "string", "format": "binary" } } } })
+            }
+            Content::Empty => Value::Null,
+        };
     }
     let mut responses = Map::new();
     for (status, content) in &operation.answers {
@@ -150,8 +164,10 @@ fn describe(operation: &Operation, schemas: &mut Schemas, failures: &mut Failure
             "description": status.canonical_reason().unwrap_or("An answer."),
             "headers": { "X-Request-Id": { "$ref": "#/components/headers/RequestId" } },
         });
-        if operation.is_tagged && status.is_success() {
-            response["headers"]["ETag"] = json!({ "$ref": "#/components/headers/ETag" });
+        match operation.tagged.filter(|_| status.is_success() || *status == StatusCode::NOT_MODIFIED) {
+            Some(Tag::Generation) => response["headers"]["ETag"] = json!({ "$ref": "#/components/headers/ETag" }),
+            Some(Tag::Content) => response["headers"]["ETag"] = json!({ "$ref": "#/components/headers/ContentTag" }),
+            None => {}
         }
         match content {
             Content::Empty => {}

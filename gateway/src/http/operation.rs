@@ -14,12 +14,25 @@ use shared::{
     fault::Code,
 };
 
-use super::{etag::IfMatch, methods::Methods, problem::EdgeError};
+use super::{
+    etag::IfMatch,
+    methods::Methods,
+    problem::{EdgeError, Limit},
+};
 
 /// Puts a type's schema into the document and refers to it.
 pub(super) type Describe = fn(&mut SchemaGenerator) -> Schema;
 
-/// What an answer carries.
+/// What the `ETag` of an answer is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tag {
+    /// The generation of a row.
+    Generation,
+    /// The SHA-256 of a content.
+    Content,
+}
+
+/// What an answer or a body carries.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Content {
     /// Nothing.
@@ -98,9 +111,9 @@ pub struct Operation {
     pub(super) sends: Option<Sends>,
     pub(super) parameters: Vec<Parameter>,
     pub(super) query: Vec<Describe>,
-    pub(super) body: Option<Describe>,
+    pub(super) body: Option<Content>,
     pub(super) answers: Vec<(StatusCode, Content)>,
-    pub(super) is_tagged: bool,
+    pub(super) tagged: Option<Tag>,
     pub(super) failures: BTreeSet<Failure>,
 }
 
@@ -141,7 +154,7 @@ impl Operation {
             query: Vec::new(),
             body: None,
             answers: Vec::new(),
-            is_tagged: false,
+            tagged: None,
             failures: BTreeSet::new(),
         }
     }
@@ -156,9 +169,9 @@ impl Operation {
         self.path
     }
 
-    /// The path as `OpenAPI` writes it: `{id}` stands for one segment.
+    /// The path as `OpenAPI` writes it: `{id}` stands for one segment, or for all the rest.
     pub fn template(&self) -> String {
-        let segment = |segment: &str| match segment.strip_prefix(':') {
+        let segment = |segment: &str| match segment.strip_prefix([':', '*']) {
             Some(name) => format!("{{{name}}}"),
             None => segment.to_owned(),
         };
@@ -207,7 +220,13 @@ impl Operation {
 
     /// Answers with the `ETag` of what it shows.
     pub(super) fn tagged(mut self) -> Self {
-        self.is_tagged = true;
+        self.tagged = Some(Tag::Generation);
+        self
+    }
+
+    /// Answers with the `ETag` of the content.
+    pub(super) fn tagged_by_content(mut self) -> Self {
+        self.tagged = Some(Tag::Content);
         self
     }
 
@@ -231,8 +250,14 @@ impl Operation {
 
     /// Reads a JSON body of this type.
     pub(super) fn takes<T: JsonSchema>(mut self) -> Self {
-        self.body = Some(SchemaGenerator::subschema_for::<T>);
-        self.or_fails([Code::Invalid]).or_fails([EdgeError::TooLarge, EdgeError::MediaType])
+        self.body = Some(Content::Json(SchemaGenerator::subschema_for::<T>));
+        self.or_fails([Code::Invalid]).or_fails([EdgeError::TooLarge(Limit::Body), EdgeError::MediaType])
+    }
+
+    /// Reads a body of any bytes.
+    pub(super) fn takes_bytes(mut self, media_type: &'static str) -> Self {
+        self.body = Some(Content::Other(media_type));
+        self.or_fails([Code::Invalid])
     }
 
     /// Answers JSON of this type.
@@ -248,6 +273,11 @@ impl Operation {
     /// Answers 200 with something that is no JSON of ours.
     pub(super) fn answers_other(self, media_type: &'static str) -> Self {
         self.answers_with(StatusCode::OK, Content::Other(media_type))
+    }
+
+    /// Answers 304 where the client has it already.
+    pub(super) fn answers_unchanged(self) -> Self {
+        self.answers_with(StatusCode::NOT_MODIFIED, Content::Empty)
     }
 
     fn answers_with(mut self, status: StatusCode, content: Content) -> Self {

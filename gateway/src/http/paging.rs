@@ -7,7 +7,8 @@ use shared::{Fault, command::MAX_PAGE};
 use super::problem::Problem;
 
 const DEFAULT_LIMIT: u32 = 50;
-const MAX_CURSOR_BYTES: usize = 512;
+/// The path of a file is the longest.
+const MAX_CURSOR_BYTES: usize = 1_024;
 
 /// Where a list goes on, and how much of it.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema)]

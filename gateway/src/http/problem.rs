@@ -53,8 +53,8 @@ pub enum EdgeError {
     #[error("This address does not have that method.")]
     Method,
     /// The body is too large.
-    #[error("The body is larger than 1 MiB.")]
-    TooLarge,
+    #[error("{0}")]
+    TooLarge(Limit),
     /// The body is not JSON by its own word.
     #[error("Send the body as application/json.")]
     MediaType,
@@ -63,16 +63,28 @@ pub enum EdgeError {
     Precondition,
 }
 
+/// How large a body may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum Limit {
+    /// Any but the others.
+    #[error("The body is larger than 1 MiB.")]
+    Body,
+    /// A file's.
+    #[error("A file has at most 16 MiB.")]
+    File,
+}
+
 impl EdgeError {
     /// Every one.
-    pub const ALL: [Self; 5] = [Self::Route, Self::Method, Self::TooLarge, Self::MediaType, Self::Precondition];
+    pub const ALL: [Self; 5] =
+        [Self::Route, Self::Method, Self::TooLarge(Limit::Body), Self::MediaType, Self::Precondition];
 
     /// Status, name and title.
     pub const fn parts(self) -> (StatusCode, &'static str, &'static str) {
         match self {
             Self::Route => (StatusCode::NOT_FOUND, "route", "There is no such route"),
             Self::Method => (StatusCode::METHOD_NOT_ALLOWED, "method", "The method is not allowed"),
-            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large", "The body is too large"),
+            Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "too_large", "The body is too large"),
             Self::MediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "media_type", "The media type is not supported"),
             Self::Precondition => {
                 (StatusCode::PRECONDITION_REQUIRED, "precondition", "The change must name what it replaces")
@@ -146,7 +158,7 @@ pub fn respond(error: &poem::Error, public_url: &str, request_id: &str) -> Respo
         None => match error.status() {
             StatusCode::NOT_FOUND => Some(EdgeError::Route),
             StatusCode::METHOD_NOT_ALLOWED => Some(EdgeError::Method),
-            StatusCode::PAYLOAD_TOO_LARGE => Some(EdgeError::TooLarge),
+            StatusCode::PAYLOAD_TOO_LARGE => Some(EdgeError::TooLarge(Limit::Body)),
             _ => None,
         },
     };

@@ -8,7 +8,7 @@ use async_nats::jetstream::stream::{Config, DiscardPolicy, Republish, RetentionP
 use super::{
     administration::Administration,
     kv::Bucket,
-    subject::{events_of, told},
+    subject::{FILE_PARTS, events_of, told},
 };
 use crate::{fault::Fault, id::PARTITIONS};
 
@@ -22,6 +22,9 @@ pub const EVENTS: &str = "EVENTS";
 /// Tenant events of one organization that are kept.
 pub const EVENTS_PER_ORGANIZATION: i64 = 2_000;
 
+/// The stream of files' parts.
+pub const FILES: &str = "FILES";
+
 const MEBIBYTE: i64 = 1024 * 1024;
 
 /// What a deployment may choose about its streams.
@@ -29,13 +32,15 @@ const MEBIBYTE: i64 = 1024 * 1024;
 pub struct Sizes {
     /// Most calls of one organization, waiting and running together.
     pub calls_per_organization: u16,
+    /// What the files of all sessions may take together, in mebibytes.
+    pub files_mebibytes: u32,
     /// Copies of what must survive the loss of a server: 1, or 3 where there are three servers.
     pub replicas: u8,
 }
 
 impl Default for Sizes {
     fn default() -> Self {
-        Self { calls_per_organization: 1_000, replicas: 1 }
+        Self { calls_per_organization: 1_000, files_mebibytes: 4_096, replicas: 1 }
     }
 }
 
@@ -49,6 +54,7 @@ pub fn all(sizes: Sizes) -> Vec<Config> {
     let mut streams: Vec<Config> = (0..PARTITIONS).map(|partition| calls_stream(partition, sizes)).collect();
     streams.push(audit_stream(sizes));
     streams.push(events_stream(sizes));
+    streams.push(files_stream(sizes));
     streams.extend(Bucket::ALL.map(|bucket| bucket_stream(bucket, sizes)));
     streams
 }
@@ -115,6 +121,29 @@ fn events_stream(sizes: Sizes) -> Config {
             destination: told("{{wildcard(1)}}"),
             headers_only: false,
         }),
+        max_consumers: 16,
+        ..Default::default()
+    }
+}
+
+fn files_stream(sizes: Sizes) -> Config {
+    Config {
+        name: FILES.to_owned(),
+        subjects: vec![FILE_PARTS.to_owned()],
+        retention: RetentionPolicy::Limits,
+        storage: StorageType::File,
+        num_replicas: usize::from(sizes.replicas),
+        // A part's tombstone takes its place.
+        max_messages_per_subject: 1,
+        // Full means refused and told: a file that is there stays.
+        discard: DiscardPolicy::New,
+        max_bytes: i64::from(sizes.files_mebibytes) * MEBIBYTE,
+        allow_message_ttl: true,
+        // As with buckets: parts go one by one, each by whoever may write it.
+        allow_rollup: false,
+        deny_delete: true,
+        deny_purge: true,
+        allow_direct: false,
         max_consumers: 16,
         ..Default::default()
     }

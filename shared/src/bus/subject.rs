@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use super::files::Object;
 use crate::{
     command::{Command, Pool},
     id::OrganizationId,
@@ -49,6 +50,15 @@ pub fn events_of(organization: &str) -> String {
 pub fn told(organization: &str) -> String {
     format!("told.{organization}")
 }
+
+/// `files.<org>.<session>.<object>.<part>`: one part of a file's content.
+pub fn file_part(object: &Object, part: u32) -> String {
+    let Object { organization, session, id } = object;
+    format!("files.{organization}.{session}.{id}.{part}")
+}
+
+/// Every part of every content.
+pub const FILE_PARTS: &str = "files.*.*.*.*";
 
 /// `_INBOX_<user>`: replies to a NATS user. Users cannot subscribe each other's.
 pub fn inbox_prefix(user: &str) -> String {

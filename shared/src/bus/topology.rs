@@ -13,8 +13,8 @@ use serde::Serialize;
 use super::{
     Role, administration, intake,
     kv::Bucket,
-    streams::{self, AUDIT, AUDIT_WRITER, EVENTS, Sizes},
-    subject::{API_PREFIX, WORK_GROUP, api, direct_to, events_of, inbox_prefix, nobody, pass, told, work},
+    streams::{self, AUDIT, AUDIT_WRITER, EVENTS, FILES, Sizes},
+    subject::{API_PREFIX, FILE_PARTS, WORK_GROUP, api, direct_to, events_of, inbox_prefix, nobody, pass, told, work},
 };
 use crate::{command::Pool, id::PARTITIONS};
 
@@ -64,6 +64,7 @@ fn pool_permissions(pool: Pool, publish: &mut Vec<String>, subscribe: &mut Vec<S
             publish.push(format!("{}>", Bucket::Prompts.subject_prefix()));
             publish.push(events_of("*"));
             watches(&[Bucket::Access, Bucket::Limits, Bucket::Sessions, Bucket::Prompts], publish, subscribe);
+            keeps_files(publish);
         }
         Pool::Token => {
             publish.push(format!("{}>", Bucket::Configs.subject_prefix()));
@@ -76,6 +77,7 @@ fn pool_permissions(pool: Pool, publish: &mut Vec<String>, subscribe: &mut Vec<S
             publish.push(format!("{}.>", inbox_prefix(pool.name())));
             subscribe.push(format!("{} {WORK_GROUP}", pass(pool)));
             watches(&[Bucket::Configs, Bucket::Access, Bucket::Limits, Bucket::Sessions], publish, subscribe);
+            keeps_files(publish);
         }
         Pool::Audit => {
             publish.push(api(&format!("CONSUMER.INFO.{AUDIT}.{AUDIT_WRITER}")));
@@ -85,6 +87,12 @@ fn pool_permissions(pool: Pool, publish: &mut Vec<String>, subscribe: &mut Vec<S
         // It administers as another user, in JetStream's account.
         Pool::Controller => watches(&[Bucket::Limits], publish, subscribe),
     }
+}
+
+/// Writing, removing and reading the parts of files.
+fn keeps_files(publish: &mut Vec<String>) {
+    publish.push(FILE_PARTS.to_owned());
+    publish.push(api(&format!("STREAM.MSG.GET.{FILES}")));
 }
 
 /// Reading a bucket: its last revision, its entries, and changes as the server republishes them.
@@ -128,7 +136,7 @@ impl Imports {
     /// Exactly what some role may publish to JetStream, or hear from it.
     fn new() -> Self {
         let from_jetstream = |subject: &String| {
-            ["$", "calls.", "audit.", "events.", "js."].iter().any(|prefix| subject.starts_with(prefix))
+            ["$", "calls.", "audit.", "events.", "files.", "js."].iter().any(|prefix| subject.starts_with(prefix))
         };
         let delivered = |subject: &String| ["kv.", "told."].iter().any(|prefix| subject.starts_with(prefix));
         let all = || Role::ALL.into_iter().map(permissions);

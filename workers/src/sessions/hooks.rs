@@ -19,7 +19,7 @@ use shared::{
 };
 use uuid::Uuid;
 
-use crate::pools;
+use crate::{files::burying, pools};
 
 /// What happens to a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,7 +199,10 @@ impl Hook {
                 let key = session_key(organization, session.id);
                 parts.bus.put_newer(&parts.announcer.sessions, Bucket::Sessions, &key, &state).await
             }
-            Act::RemoveWorkspace => Ok(()),
+            Act::RemoveWorkspace => {
+                let place = db::sessions::Place { organization_id: organization, id: session.id };
+                burying::workspace(&parts.database, &parts.bus, place).await
+            }
             Act::Tell => parts.bus.tell(organization, &told(self.on, session)).await,
             Act::Audit => Err(Fault::internal("audit runs within the act")),
         }
