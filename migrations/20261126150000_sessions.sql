@@ -60,8 +60,13 @@ CREATE INDEX sessions_active ON public.sessions (organization_id, user_id) WHERE
 CREATE INDEX sessions_due ON public.sessions (usable_until) WHERE state = 'active';
 CREATE INDEX sessions_pending ON public.sessions (organization_id, id) WHERE pending_hooks <> '{}';
 CREATE INDEX sessions_gone ON public.sessions (ended_at) WHERE state <> 'active';
+-- Lists, and how many were opened of late.
+CREATE INDEX sessions_of_subject ON public.sessions (organization_id, subject, id);
+CREATE INDEX sessions_of_user ON public.sessions (organization_id, user_id, id);
+CREATE INDEX sessions_recent ON public.sessions (organization_id, created_at, user_id);
 -- Whose sessions must end, though they are not due.
-CREATE INDEX users_inactive ON public.users (organization_id, id) WHERE state <> 'active';
+CREATE INDEX users_inactive ON public.users (updated_at) WHERE state <> 'active';
+CREATE INDEX organizations_deleted ON public.organizations (deleted_at) WHERE deleted_at IS NOT NULL;
 
 CREATE FUNCTION app.keep_session() RETURNS trigger LANGUAGE plpgsql SET search_path = ''
 AS $$
@@ -87,16 +92,36 @@ GRANT SELECT, INSERT, DELETE ON public.sessions TO switchboard_session;
 GRANT UPDATE (state, end_reason, touched_at, ended_at, files_bytes, workspace_version, workspace_holder,
         workspace_held_until, pending_hooks)
     ON public.sessions TO switchboard_session;
--- The tool pool uses them.
-GRANT SELECT ON public.sessions TO switchboard_tool;
+-- The tool pool uses them, and has no use for what their members wrote into them.
+GRANT SELECT (organization_id, id, user_id, subject, agent_type, state, end_reason, created_at, touched_at, idle_seconds,
+        expires_at, usable_until, ended_at, files_bytes, files_quota_bytes, workspace_version, workspace_holder,
+        workspace_held_until, pending_hooks, generation)
+    ON public.sessions TO switchboard_tool, switchboard_controller;
 GRANT UPDATE (touched_at, files_bytes, workspace_version, workspace_holder, workspace_held_until, pending_hooks)
     ON public.sessions TO switchboard_tool;
 -- The controller's sweep ends those whose time is over.
-GRANT SELECT ON public.sessions TO switchboard_controller;
 GRANT UPDATE (state, end_reason, ended_at, pending_hooks) ON public.sessions TO switchboard_controller;
 CREATE POLICY tenant ON public.sessions TO switchboard_session, switchboard_tool, switchboard_controller
     USING (organization_id = (SELECT app.org_id()))
     WITH CHECK (organization_id = (SELECT app.org_id()));
+
+-- What is forgotten is over, and nothing of it is left to do.
+CREATE POLICY only_what_is_over ON public.sessions AS RESTRICTIVE FOR DELETE TO switchboard_session
+    USING (state <> 'active' AND pending_hooks = '{}');
+
+-- A worker that stands still within a transaction must not keep what it locked.
+DO $$
+DECLARE
+    pool text;
+BEGIN
+    FOREACH pool IN ARRAY ARRAY['switchboard_session', 'switchboard_controller'] LOOP
+        EXECUTE pg_catalog.format('ALTER ROLE %I IN DATABASE %I SET idle_in_transaction_session_timeout = %L',
+            pool, pg_catalog.current_database(), '60s');
+    END LOOP;
+EXCEPTION WHEN insufficient_privilege THEN
+    RAISE NOTICE 'set idle_in_transaction_session_timeout for the session pool and the controller yourself';
+END
+$$;
 
 -- An end that the sweep decides leaves its audit event in the same transaction.
 GRANT INSERT ON public.audit_outbox TO switchboard_controller;
@@ -108,36 +133,40 @@ CREATE POLICY sweep_inserts ON public.audit_outbox FOR INSERT TO switchboard_con
 CREATE POLICY owner_reads ON public.sessions FOR SELECT TO switchboard_owner USING (true);
 
 -- Sessions that are 'active' and should not be, and why: their time is over, or their member or
--- organization is gone.
+-- organization is gone. No session lives longer than 7 days: who went before has none left.
 CREATE FUNCTION app.sessions_to_end(n int) RETURNS TABLE (organization_id uuid, id uuid, reason text)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ''
 AS $$
-    SELECT s.organization_id, s.id, CASE WHEN s.usable_until >= s.expires_at THEN 'age' ELSE 'idle' END
+    (SELECT s.organization_id, s.id, CASE WHEN s.usable_until >= s.expires_at THEN 'age' ELSE 'idle' END
     FROM public.sessions s
     WHERE s.state = 'active' AND s.usable_until <= pg_catalog.now()
+    LIMIT LEAST(GREATEST(COALESCE(n, 100), 1), 1000))
     UNION ALL
-    SELECT s.organization_id, s.id, 'member_gone'
+    (SELECT s.organization_id, s.id, 'member_gone'
     FROM public.users u
     JOIN public.sessions s ON s.organization_id = u.organization_id AND s.user_id = u.id
-    WHERE u.state <> 'active' AND s.state = 'active' AND s.usable_until > pg_catalog.now()
+    WHERE u.state <> 'active' AND u.updated_at > pg_catalog.now() - interval '8 days'
+        AND s.state = 'active' AND s.usable_until > pg_catalog.now()
+    LIMIT LEAST(GREATEST(COALESCE(n, 100), 1), 1000))
     UNION ALL
-    SELECT s.organization_id, s.id, 'organization_gone'
+    (SELECT s.organization_id, s.id, 'organization_gone'
     FROM public.organizations o
     JOIN public.sessions s ON s.organization_id = o.id
     JOIN public.users u ON u.organization_id = s.organization_id AND u.id = s.user_id
-    WHERE o.deleted_at IS NOT NULL AND s.state = 'active' AND s.usable_until > pg_catalog.now() AND u.state = 'active'
-    LIMIT LEAST(GREATEST(COALESCE(n, 100), 1), 1000);
+    WHERE o.deleted_at > pg_catalog.now() - interval '8 days'
+        AND s.state = 'active' AND s.usable_until > pg_catalog.now() AND u.state = 'active'
+    LIMIT LEAST(GREATEST(COALESCE(n, 100), 1), 1000));
 $$;
 
--- Sessions of which something must still happen, after (organization, id), so that one whose hooks fail
--- does not stand before the rest.
-CREATE FUNCTION app.sessions_with_hooks(after_organization uuid, after_id uuid, n int)
+-- Sessions of which something must still happen that is not among `others`, after (organization, id), so
+-- that one whose hooks fail does not stand before the rest.
+CREATE FUNCTION app.sessions_with_hooks(others text[], after_organization uuid, after_id uuid, n int)
 RETURNS TABLE (organization_id uuid, id uuid)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ''
 AS $$
     SELECT s.organization_id, s.id
     FROM public.sessions s
-    WHERE s.pending_hooks <> '{}'
+    WHERE s.pending_hooks <> '{}' AND NOT s.pending_hooks <@ others
         AND (after_organization IS NULL OR (s.organization_id, s.id) > (after_organization, after_id))
     ORDER BY s.organization_id, s.id
     LIMIT LEAST(GREATEST(COALESCE(n, 100), 1), 1000);
@@ -156,10 +185,10 @@ $$;
 
 ALTER FUNCTION app.keep_session() OWNER TO switchboard_owner;
 ALTER FUNCTION app.sessions_to_end(int) OWNER TO switchboard_owner;
-ALTER FUNCTION app.sessions_with_hooks(uuid, uuid, int) OWNER TO switchboard_owner;
+ALTER FUNCTION app.sessions_with_hooks(text[], uuid, uuid, int) OWNER TO switchboard_owner;
 ALTER FUNCTION app.sessions_long_gone(interval, int) OWNER TO switchboard_owner;
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA app FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION app.sessions_to_end(int) TO switchboard_controller;
-GRANT EXECUTE ON FUNCTION app.sessions_with_hooks(uuid, uuid, int), app.sessions_long_gone(interval, int)
+GRANT EXECUTE ON FUNCTION app.sessions_with_hooks(text[], uuid, uuid, int), app.sessions_long_gone(interval, int)
     TO switchboard_session;

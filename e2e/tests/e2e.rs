@@ -237,6 +237,7 @@ fn main() -> ExitCode {
             pages_of_sessions_show_every_one_once_and_by_state,
             a_session_is_used_by_its_member_alone_and_while_it_lasts,
             of_two_hundred_openings_at_once_exactly_the_limit_succeeds,
+            whoever_opens_and_ends_without_end_is_slowed_down,
             an_organizations_limit_holds_for_its_members_together,
             an_ended_session_is_told_to_everybody_who_keeps_something_of_it,
             a_session_expires_when_it_is_idle_or_old_and_the_trail_says_so_once,

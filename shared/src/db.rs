@@ -170,8 +170,14 @@ fn fault(cause: sqlx::Error) -> Fault {
         {
             Fault::unavailable("The database", cause)
         }
+        _ if is_locked(&cause) => Fault::unavailable("The database", cause),
         _ => Fault::internal(cause),
     }
+}
+
+/// True where somebody else held a lock for longer than was waited.
+fn is_locked(cause: &sqlx::Error) -> bool {
+    cause.as_database_error().and_then(sqlx::error::DatabaseError::code).is_some_and(|code| code == "55P03")
 }
 
 /// The constraint that an insert or update broke, if that is what happened.

@@ -21,7 +21,7 @@ use crate::{
     lanes::LaneLocks,
     prompts::Composer,
     run::{Ended, Job, execute, refuse},
-    sessions::SessionsConfig,
+    sessions::{Openings, SessionsConfig},
     tools::{Catalogue, Sessions},
     upstream::Upstreams,
     vault::Vault,
@@ -90,6 +90,8 @@ parts!(
         standing: Standing,
         /// What the deployment chose about sessions.
         sessions: SessionsConfig,
+        /// Who is opening sessions.
+        openings: Openings,
         /// Composes prompts.
         prompts: Composer,
     }

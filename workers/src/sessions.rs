@@ -5,6 +5,9 @@ pub mod hooks;
 pub mod sweep;
 pub mod upkeep;
 
+use std::{sync::Arc, time::Duration};
+
+use moka::sync::Cache;
 use serde::Deserialize;
 use shared::{
     Code, Fault,
@@ -15,8 +18,10 @@ use shared::{
     config,
     context::{Context, Role},
     db::{self, Transaction, sessions::Opening},
-    id::SessionId,
+    id::{OrganizationId, SessionId, UserId},
 };
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use self::hooks::{By, Event};
 use crate::{
@@ -46,6 +51,29 @@ const fn default_days() -> u16 {
     7
 }
 
+/// Openings of one organization that a worker runs at once.
+const AT_ONCE: usize = 2;
+/// How long one waits for those before it.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Who is opening sessions: each organization a few at once.
+#[derive(Clone, Debug)]
+pub struct Openings(Cache<OrganizationId, Arc<Semaphore>>);
+
+impl Default for Openings {
+    fn default() -> Self {
+        Self(Cache::builder().max_capacity(10_000).time_to_idle(Duration::from_mins(10)).build())
+    }
+}
+
+impl Openings {
+    async fn enter(&self, organization: OrganizationId) -> Result<OwnedSemaphorePermit, Fault> {
+        let places = self.0.get_with(organization, || Arc::new(Semaphore::new(AT_ONCE)));
+        let entered = tokio::time::timeout(PATIENCE, places.acquire_owned()).await;
+        entered.map_err(|_| db::sessions::busy())?.map_err(Fault::internal)
+    }
+}
+
 impl Run for Open {
     type Parts = pools::Session;
 
@@ -54,6 +82,8 @@ impl Run for Open {
         let (context, parts, id) = (scope.context, scope.parts, SessionId::new());
         scope.notes.resource("session", &id);
         scope.notes.detail("agent_type", self.agent_type.as_str());
+        // Before a connection is taken: one organization's openings must not take all of them.
+        let _opening = parts.openings.enter(context.organization).await?;
         let transaction = scope.write().await?;
         let organization = db::organizations::own(transaction).await?;
         let member = db::users::by_subject(transaction, &context.actor.subject).await?;
@@ -123,15 +153,17 @@ impl Run for End {
         let context = scope.context;
         scope.notes.resource("session", &self.id);
         let session = db::sessions::get(scope.read().await?, self.id, viewer(context)).await?;
-        // One whose time is over is the sweep's.
-        if session.state != State::Active {
-            return Ok(());
-        }
         let is_own = session.subject == context.actor.subject;
-        let reason = if is_own { EndReason::Asked } else { EndReason::Admin };
+        let (reason, by) = match session.state {
+            State::Active if is_own => (EndReason::Asked, By::Command),
+            State::Active => (EndReason::Admin, By::Command),
+            // Its time is over and the sweep may not have come by.
+            State::Expired => (session.end_reason.unwrap_or(EndReason::Age), By::Sweep),
+            State::Ended => return Ok(()),
+        };
         scope.notes.detail("subject", session.subject.as_str());
         let transaction = scope.write().await?;
-        if end(transaction, self.id, reason, By::Command).await?.is_some() {
+        if end(transaction, self.id, reason, by).await?.is_some() {
             scope.announce(Announcement::Sessions);
         }
         Ok(())
@@ -141,6 +173,16 @@ impl Run for End {
 /// Who alone sees a session: admins see everybody's.
 fn viewer(context: &Context) -> Option<&str> {
     (context.actor.role < Role::Admin).then_some(context.actor.subject.as_str())
+}
+
+/// Ends the sessions of a member who is gone. One that somebody holds at this moment is left to the sweep.
+pub async fn end_of_member(scope: &mut Scope<'_, pools::Session>, user: UserId) -> Result<(), Fault> {
+    let transaction = scope.write().await?;
+    for id in db::sessions::lock_of_member(transaction, user).await? {
+        end(transaction, id, EndReason::MemberGone, By::Sweep).await?;
+    }
+    scope.announce(Announcement::Sessions);
+    Ok(())
 }
 
 /// Ends a session that is active, with what must follow in the same transaction. `None` where it is not.

@@ -25,7 +25,7 @@ use crate::{
     prompts::Composer,
     queued::{self, Load},
     reconcile, rotation,
-    sessions::{self, SessionsConfig},
+    sessions::{self, Openings, SessionsConfig},
     tools::{self, Catalogue, Sessions},
     trail,
     upstream::{FastMcpConfig, Upstreams},
@@ -248,7 +248,8 @@ async fn session(sessions: SessionsConfig, bus: Bus, database: Database, shift: 
     let announcer = Announcer::new(&bus, &writes).naming(leftovers);
     let standing = Standing::new(announcer.access.clone(), announcer.limits.clone());
     let prompts = Composer::new(&announcer);
-    let parts = Arc::new(Session { bus, database, announcer, standing, sessions, prompts });
+    let openings = Openings::default();
+    let parts = Arc::new(Session { bus, database, announcer, standing, sessions, openings, prompts });
     tokio::spawn(sessions::upkeep::serve(Arc::clone(&parts), shift.stop.clone()));
     tokio::spawn(reconcile::serve(Arc::clone(&parts), shift.stop.clone()));
     tokio::spawn(burying::serve(Arc::clone(&parts), known, shift.stop.clone()));

@@ -10,7 +10,7 @@ use shared::{
     db,
 };
 
-use crate::{announce::Announcement, organizations::limits, pools::Session, run::Run, scope::Scope};
+use crate::{announce::Announcement, organizations::limits, pools::Session, run::Run, scope::Scope, sessions};
 
 impl Run for Admit {
     type Parts = Session;
@@ -94,6 +94,9 @@ impl Run for Change {
         }
         check_email(self.email.as_deref())?;
         let member = db::users::change(scope.write().await?, &self).await?;
+        if self.state == Some(State::Disabled) {
+            sessions::end_of_member(scope, member.id).await?;
+        }
         told(scope, &member);
         Ok(member)
     }
@@ -105,6 +108,7 @@ impl Run for Remove {
     async fn run(self, scope: &mut Scope<'_, Session>) -> Result<(), Fault> {
         scope.notes.resource("user", &self.id);
         let member = db::users::remove(scope.write().await?, &self).await?;
+        sessions::end_of_member(scope, member.id).await?;
         told(scope, &member);
         Ok(())
     }

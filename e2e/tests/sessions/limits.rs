@@ -61,6 +61,19 @@ pub(crate) async fn of_two_hundred_openings_at_once_exactly_the_limit_succeeds(s
     try_to_open(&tenant.user, json!({})).await.problem(429, "throttled");
 }
 
+pub(crate) async fn whoever_opens_and_ends_without_end_is_slowed_down(system: Arc<System>) {
+    let tenant = system.organization().await;
+    limit(&system, &tenant, json!({ "user_session_limit": 1 })).await;
+    for _ in 0..20 {
+        let session = open(&tenant.user, json!({})).await;
+        assert_eq!(tenant.user.delete(&item(&session)).await.status, 204);
+    }
+    let refused = try_to_open(&tenant.user, json!({})).await;
+    assert!(refused.headers.contains_key("retry-after"), "{}", refused.text);
+    assert!(refused.problem(429, "throttled")["detail"].as_str().is_some_and(|words| words.contains("within an hour")));
+    open(&tenant.admin, json!({})).await;
+}
+
 pub(crate) async fn an_organizations_limit_holds_for_its_members_together(system: Arc<System>) {
     let tenant = system.organization().await;
     limit(&system, &tenant, json!({ "session_limit": 10, "user_session_limit": 8 })).await;

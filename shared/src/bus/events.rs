@@ -172,7 +172,7 @@ impl Listening {
     }
 
     /// What comes next, or nothing until a moment: then the stream was asked too, so that nothing is
-    /// missed because one message was lost. May be dropped and called again.
+    /// missed because one message was lost. Whoever drops it before it is done may miss something.
     pub async fn next(&mut self, until: Instant) -> Result<Option<Heard>, Fault> {
         loop {
             if let Some(heard) = self.waiting.pop_front() {

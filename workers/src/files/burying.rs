@@ -79,6 +79,7 @@ async fn of_session(database: &Database, bus: &Bus, place: Place) -> Result<(), 
 /// Removes the workspace of a session that is over. May be repeated.
 pub async fn workspace(database: &Database, bus: &Bus, place: Place) -> Result<(), Fault> {
     let mut transaction = database.on_behalf_of(place.organization_id).await?;
+    db::sessions::wait_briefly(&mut transaction).await?;
     db::files::doom_all(&mut transaction, place.id).await?;
     transaction.commit().await?;
     bury(database, bus, place).await

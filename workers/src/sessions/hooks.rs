@@ -112,12 +112,12 @@ const HOOKS: [Hook; 11] = [
     after(Event::Touched, Act::Tell, 5),
     required(Event::Expired, Act::Audit),
     after(Event::Expired, Act::Disconnect, 5),
-    after(Event::Expired, Act::RemoveWorkspace, 60),
     after(Event::Expired, Act::Tell, 5),
+    after(Event::Expired, Act::RemoveWorkspace, 60),
     required(Event::Ended, Act::Audit),
     after(Event::Ended, Act::Disconnect, 5),
-    after(Event::Ended, Act::RemoveWorkspace, 60),
     after(Event::Ended, Act::Tell, 5),
+    after(Event::Ended, Act::RemoveWorkspace, 60),
 ];
 
 impl Hook {
@@ -131,6 +131,31 @@ impl Hook {
         metrics::counter!("switchboard_session_hooks_total", "event" => event, "hook" => hook, "end" => end)
             .increment(1);
     }
+}
+
+/// How much work a hook is: what takes long does not keep the rest waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effort {
+    /// One message.
+    Message,
+    /// As much as there is of the session.
+    Workspace,
+}
+
+impl Hook {
+    fn effort(&self) -> Effort {
+        if self.act == Act::RemoveWorkspace { Effort::Workspace } else { Effort::Message }
+    }
+}
+
+/// Those that are kept with rows and are not of this effort.
+pub fn others(effort: Effort) -> Vec<String> {
+    HOOKS.iter().filter(|hook| !hook.is_required && hook.effort() != effort).map(Hook::pending).collect()
+}
+
+/// True where members hear of it: in the order in which it happened.
+pub fn is_told(name: &str) -> bool {
+    name.ends_with("/tell")
 }
 
 /// What must be kept with the row, because it happens after the commit.
@@ -150,11 +175,12 @@ pub async fn within(event: Event, by: By, session: &Session, transaction: &mut T
     Ok(())
 }
 
-/// Runs one that was kept; answers whether it is done. One that no list knows (any more) is.
+/// Runs one that was kept; answers whether it is done. One that this list does not know is another
+/// version's, and left to it.
 pub async fn run(parts: &pools::Session, organization: OrganizationId, session: &Session, name: &str) -> bool {
     let Some(hook) = HOOKS.iter().find(|hook| !hook.is_required && hook.pending() == name) else {
         tracing::error!(hook = name, session = %session.id, "a hook that is not in the list");
-        return true;
+        return false;
     };
     let outcome = tokio::time::timeout(hook.timeout, hook.run_after(parts, organization, session)).await;
     let end = match outcome {
@@ -264,12 +290,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_end_disconnects_removes_and_tells_after_the_commit() {
+    fn every_end_disconnects_tells_and_removes_after_the_commit() {
         for event in [Event::Expired, Event::Ended] {
             let name = event.name();
             assert_eq!(
                 pending(event),
-                [format!("{name}/disconnect"), format!("{name}/remove_workspace"), format!("{name}/tell")]
+                [format!("{name}/disconnect"), format!("{name}/tell"), format!("{name}/remove_workspace")]
             );
         }
         assert_eq!(pending(Event::Opened), ["session.opened/tell"]);

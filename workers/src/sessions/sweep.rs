@@ -21,6 +21,8 @@ use crate::pools::Controller;
 const EVERY: Duration = Duration::from_secs(2);
 /// Sessions that are ended at once.
 const AT_ONCE: usize = 4;
+/// How long one may take.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Sweeps until told to stop.
 pub async fn serve(parts: Arc<Controller>, stop: CancellationToken) {
@@ -39,7 +41,9 @@ async fn pass(parts: &Controller) -> Result<(), Fault> {
     let found = db::sessions::to_end(&parts.database).await?;
     stream::iter(found)
         .for_each_concurrent(AT_ONCE, async |(place, reason)| {
-            if let Err(fault) = one(parts, place, reason).await {
+            let swept = tokio::time::timeout(PATIENCE, one(parts, place, reason)).await;
+            let swept = swept.unwrap_or_else(|_| Err(Fault::timeout("The end of a session took too long.")));
+            if let Err(fault) = swept {
                 tracing::warn!(%fault, session = %place.id, "a session waits for the next sweep");
             }
         })
@@ -49,6 +53,7 @@ async fn pass(parts: &Controller) -> Result<(), Fault> {
 
 async fn one(parts: &Controller, place: Place, reason: EndReason) -> Result<(), Fault> {
     let mut transaction = parts.database.on_behalf_of(place.organization_id).await?;
+    db::sessions::wait_briefly(&mut transaction).await?;
     let Some(session) = end(&mut transaction, place.id, reason, By::Sweep).await? else { return Ok(()) };
     transaction.commit().await?;
     metrics::counter!("switchboard_sessions_swept_total", "reason" => reason.name()).increment(1);
