@@ -60,29 +60,36 @@ pub struct Given<'a> {
 /// The sign of text that had more in it than is seen.
 const HIDDEN: &str = "hidden_characters";
 
-/// Composes the prompt of one session, for a member whom the transaction's actor may compose it for. The
-/// lines around what users wrote carry a nonce of this composition: no two texts are the same.
+/// See [`Composer::compose`].
 pub async fn compose(parts: &Session, transaction: &mut Transaction, asked: &Asked<'_>) -> Result<Composed, Fault> {
-    let started = Instant::now();
-    let of_session = asked.text.map(of_session).transpose()?;
-    let (sources, was_kept) = parts.prompts.sources(transaction, asked.subject).await?;
-    let mut pieces = if sources.templates.is_some() {
-        // What a template costs is bounded, but not as little as one thread of all should bear.
-        let (session, agent_type) = (asked.session.to_owned(), asked.agent_type.to_owned());
-        let subject = asked.subject.to_owned();
-        let render = move || {
-            let asked = Asked { subject: &subject, session: &session, agent_type: &agent_type, text: None };
-            said(&sources, &asked)
+    parts.prompts.compose(transaction, asked).await
+}
+
+impl Composer {
+    /// Composes the prompt of one session, for a member whom the transaction's actor may compose it for. The
+    /// lines around what users wrote carry a nonce of this composition: no two texts are the same.
+    pub async fn compose(&self, transaction: &mut Transaction, asked: &Asked<'_>) -> Result<Composed, Fault> {
+        let started = Instant::now();
+        let of_session = asked.text.map(of_session).transpose()?;
+        let (sources, was_kept) = self.sources(transaction, asked.subject).await?;
+        let mut pieces = if sources.templates.is_some() {
+            // What a template costs is bounded, but not as little as one thread of all should bear.
+            let (session, agent_type) = (asked.session.to_owned(), asked.agent_type.to_owned());
+            let subject = asked.subject.to_owned();
+            let render = move || {
+                let asked = Asked { subject: &subject, session: &session, agent_type: &agent_type, text: None };
+                said(&sources, &asked)
+            };
+            tokio::task::spawn_blocking(render).await.map_err(Fault::internal)??
+        } else {
+            said(&sources, asked)?
         };
-        tokio::task::spawn_blocking(render).await.map_err(Fault::internal)??
-    } else {
-        said(&sources, asked)?
-    };
-    pieces.extend(of_session);
-    let composed = put_together(pieces, &Nonce::new())?;
-    let sources = if was_kept { "kept" } else { "read" };
-    metrics::histogram!("switchboard_prompts_compose_seconds", "sources" => sources).record(started.elapsed());
-    Ok(composed)
+        pieces.extend(of_session);
+        let composed = put_together(pieces, &Nonce::new())?;
+        let sources = if was_kept { "kept" } else { "read" };
+        metrics::histogram!("switchboard_prompts_compose_seconds", "sources" => sources).record(started.elapsed());
+        Ok(composed)
+    }
 }
 
 /// The session's own text, if it may be one.

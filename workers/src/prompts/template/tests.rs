@@ -29,7 +29,7 @@ fn what_is_documented_renders() {
         ("{{ organization.name | lower | title }} {{ 'x' | capitalize }} {{ \" y \" | trim }}", "Example X y"),
         ("{{ tools | length }} {{ organization.name | length }}", "2 7"),
         ("{{ organization.name | truncate(length=2) }}", "Ex…"),
-        ("a {#- a comment {{ }} {% -#} b", "a b"),
+        ("a {#- a comment {{ }} {% -#} b", "ab"),
         ("a {{- ' b ' -}} c", "a b c"),
         ("{% if user.role == 'admin' %}A{% elif user.role == \"user\" %}U{% else %}?{% endif %}", "U"),
         ("{% if not user.email or session.agent_type != 'coder' %}no{% else %}yes{% endif %}", "yes"),
