@@ -54,18 +54,15 @@ async fn follow_changes(parts: &Controller, stop: &CancellationToken) {
             () = stop.cancelled() => return,
             Ok(()) = changes.changed() => {
                 let latest = *changes.borrow_and_update();
-                applied = apply_changes(parts, applied, latest).await;
+                apply_changes(parts, applied).await;
+                applied = latest;
             }
         }
     }
 }
 
-/// Makes the lanes of changed organizations obey; answers up to which revision.
-async fn apply_changes(parts: &Controller, applied: u64, latest: u64) -> u64 {
-    if latest < applied {
-        // Another bucket than before.
-        return latest;
-    }
+/// Makes the lanes of organizations obey that changed since a number of the watch.
+async fn apply_changes(parts: &Controller, applied: u64) {
     let changed = parts.limits.since(applied).into_iter().filter_map(|(key, _)| key.parse::<OrganizationId>().ok());
     stream::iter(changed)
         .for_each_concurrent(CHANGES_AT_ONCE, async |organization| {
@@ -74,7 +71,6 @@ async fn apply_changes(parts: &Controller, applied: u64, latest: u64) -> u64 {
             }
         })
         .await;
-    latest
 }
 
 async fn sweep(parts: &Controller, sizes: Sizes, stop: &CancellationToken) -> Result<(), Fault> {

@@ -151,6 +151,6 @@ async fn run_in_turn<P: Dispatch>(shift: &Shift<P>, delivered: &Delivered, hold:
 async fn release(slot: &Slot) {
     if let Err(fault) = slot.release().await {
         // The server will deliver it again; the audit id and the redelivery rule make that harmless.
-        tracing::warn!(%fault, "a slot's release was not confirmed");
+        tracing::warn!(%fault, "a slot was not released");
     }
 }

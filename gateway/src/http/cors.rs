@@ -47,10 +47,10 @@ pub struct Origins {
     registered: Arc<RwLock<Registered>>,
 }
 
-/// The origins of all organizations, as of one revision of what is watched.
+/// The origins of all organizations, as of one state of what is watched.
 #[derive(Debug, Default)]
 struct Registered {
-    revision: Option<u64>,
+    as_of: Option<u64>,
     origins: HashSet<String>,
 }
 
@@ -86,9 +86,9 @@ impl Origins {
     }
 
     fn is_registered(&self, origin: &str) -> bool {
-        let revision = *self.limits.changes().borrow();
+        let applied = *self.limits.changes().borrow();
         let registered = self.registered.read().unwrap_or_else(PoisonError::into_inner);
-        if registered.revision == Some(revision) {
+        if registered.as_of == Some(applied) {
             return registered.origins.contains(origin);
         }
         drop(registered);
@@ -96,8 +96,7 @@ impl Origins {
         let live = entries.into_iter().filter(|(_, limits)| !limits.deleted);
         let origins: HashSet<String> = live.flat_map(|(_, limits)| limits.allowed_origins).collect();
         let is_registered = origins.contains(origin);
-        *self.registered.write().unwrap_or_else(PoisonError::into_inner) =
-            Registered { revision: Some(revision), origins };
+        *self.registered.write().unwrap_or_else(PoisonError::into_inner) = Registered { as_of: Some(applied), origins };
         is_registered
     }
 }

@@ -114,21 +114,18 @@ impl Slot {
 
     /// Says that the call is still running; an error means that nobody confirmed it.
     pub async fn extend(&self) -> Result<(), Fault> {
-        self.tell("+WPI").await
+        let client = &self.bus.0.client;
+        client.request(self.ack.clone(), Bytes::from_static(b"+WPI")).await.map(drop).map_err(unavailable)
     }
 
-    /// Ends the delivery and frees the slot; returns once the server confirmed it.
+    /// Ends the delivery and frees the slot. Nobody confirms it (ADR 15): one that is lost with its
+    /// connection is a delivery that comes again, and the rule for those holds.
     pub async fn release(&self) -> Result<(), Fault> {
-        self.tell("+ACK").await
+        let client = &self.bus.0.client;
+        client.publish(self.ack.clone(), Bytes::from_static(b"+ACK")).await.map_err(unavailable)
     }
+}
 
-    async fn tell(&self, word: &'static str) -> Result<(), Fault> {
-        self.bus
-            .0
-            .client
-            .request(self.ack.clone(), Bytes::from_static(word.as_bytes()))
-            .await
-            .map(drop)
-            .map_err(|cause| Fault::unavailable("The queue", cause))
-    }
+fn unavailable(cause: impl std::fmt::Display) -> Fault {
+    Fault::unavailable("The queue", cause)
 }

@@ -17,10 +17,6 @@ pub async fn follow(parts: Arc<Tool>, stop: CancellationToken) {
     let mut seen = 0;
     loop {
         let latest = *changes.borrow_and_update();
-        if latest < seen {
-            // Another bucket than before.
-            seen = 0;
-        }
         for (key, ConfigurationState { generation, removed }) in parts.configurations.since(seen) {
             let Some((organization, configuration)) = read(&key) else { continue };
             let generation = if removed { i64::MAX } else { generation };

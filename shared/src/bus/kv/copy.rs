@@ -1,0 +1,278 @@
+//! The copy of a bucket in memory: what is known of each entry, and how far it goes. Whoever follows it
+//! is told by a number that counts what was applied, in the order in which it was: revisions can come out
+//! of order after a reconnect, and start again in a bucket made anew.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    time::{Duration, Instant},
+};
+
+use async_nats::Message;
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+
+use super::Bucket;
+
+/// A copy of a bucket that follows it.
+#[derive(Debug)]
+pub struct Watch<T> {
+    pub(super) state: Arc<State<T>>,
+    /// Counts connections lost: what was complete before may have missed news since.
+    pub(super) losses: Option<watch::Receiver<u64>>,
+}
+
+impl<T> Clone for Watch<T> {
+    fn clone(&self) -> Self {
+        Self { state: Arc::clone(&self.state), losses: self.losses.clone() }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct State<T> {
+    entries: RwLock<Entries<T>>,
+    complete: RwLock<Option<Complete>>,
+    seen: Mutex<Seen>,
+    changes: watch::Sender<u64>,
+}
+
+#[derive(Debug)]
+struct Entries<T> {
+    by_key: HashMap<String, Entry<T>>,
+    /// Counts what was applied, a bucket's loss included; never less than before.
+    applied: u64,
+}
+
+impl<T> Default for Entries<T> {
+    fn default() -> Self {
+        Self { by_key: HashMap::new(), applied: 0 }
+    }
+}
+
+/// When the copy was known to hold everything.
+#[derive(Clone, Copy, Debug)]
+struct Complete {
+    at: Instant,
+    /// Connections lost until then.
+    losses: u64,
+}
+
+/// How far the copy goes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Seen {
+    /// When the bucket was made: a bucket that was lost and made anew counts from one again.
+    pub(super) created: String,
+    /// Every revision up to here was applied.
+    pub(super) revision: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Entry<T> {
+    revision: u64,
+    /// The number under which it was applied.
+    applied: u64,
+    /// Absent once deleted; the revision still guards against older news.
+    value: Option<T>,
+}
+
+impl<T> Watch<T> {
+    /// A copy of nothing, for a role that may not look.
+    pub fn empty() -> Self {
+        let (changes, _) = watch::channel(0);
+        let state = State {
+            entries: RwLock::new(Entries::default()),
+            complete: RwLock::new(None),
+            seen: Mutex::default(),
+            changes,
+        };
+        Self { state: Arc::new(state), losses: None }
+    }
+}
+
+impl<T: Clone> Watch<T> {
+    /// The entry's value.
+    pub fn get(&self, key: &str) -> Option<T> {
+        self.state.read().by_key.get(key).and_then(|entry| entry.value.clone())
+    }
+
+    /// Looks at the entry's value where it lies.
+    pub fn look<R>(&self, key: &str, look: impl FnOnce(&T) -> R) -> Option<R> {
+        self.state.read().by_key.get(key).and_then(|entry| entry.value.as_ref()).map(look)
+    }
+
+    /// The entry's revision and, unless it was deleted, its value.
+    pub(super) fn entry(&self, key: &str) -> Option<(u64, Option<T>)> {
+        self.state.read().by_key.get(key).map(|entry| (entry.revision, entry.value.clone()))
+    }
+
+    /// Entries that were applied after a number that [`Self::changes`] gave.
+    pub fn since(&self, applied: u64) -> Vec<(String, T)> {
+        let entries = self.state.read();
+        let newer = entries.by_key.iter().filter(|(_, entry)| entry.applied > applied);
+        newer.filter_map(|(key, entry)| Some((key.clone(), entry.value.clone()?))).collect()
+    }
+
+    /// All entries.
+    pub fn entries(&self) -> Vec<(String, T)> {
+        let entries = self.state.read();
+        entries.by_key.iter().filter_map(|(key, entry)| Some((key.clone(), entry.value.clone()?))).collect()
+    }
+
+    /// How long ago the copy was known to be complete; `None` before the first time.
+    pub fn age(&self) -> Option<Duration> {
+        self.state.complete().map(|complete| complete.at.elapsed())
+    }
+
+    /// True when the copy was complete lately and the connection has held since.
+    pub fn is_fresh(&self, within: Duration) -> bool {
+        let has_held =
+            |complete: &Complete| self.losses.as_ref().is_none_or(|losses| *losses.borrow() == complete.losses);
+        self.state.complete().is_some_and(|complete| complete.at.elapsed() <= within && has_held(&complete))
+    }
+
+    /// Follows changes: the number counts what was applied.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.state.changes.subscribe()
+    }
+
+    /// Waits for the first complete copy.
+    pub async fn ready(&self) {
+        let mut changes = self.changes();
+        while self.age().is_none() {
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+impl<T> State<T> {
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, Entries<T>> {
+        self.entries.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, Entries<T>> {
+        self.entries.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn lock_seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One more in an unbroken row; a gap is filled by the next comparison.
+    pub(super) fn advance(&self, revision: u64) {
+        let mut seen = self.lock_seen();
+        if revision == seen.revision + 1 {
+            seen.revision = revision;
+        }
+    }
+
+    /// The revision up to which the copy of this bucket is complete; zero for another bucket than
+    /// the one known, of which nothing holds any more.
+    pub(super) fn start_from(&self, created: &str) -> u64 {
+        let mut seen = self.lock_seen();
+        if seen.created != created {
+            let is_first = seen.created.is_empty();
+            *seen = Seen { created: created.to_owned(), revision: 0 };
+            if !is_first {
+                let applied = {
+                    let mut entries = self.write();
+                    entries.by_key.clear();
+                    entries.applied += 1;
+                    entries.applied
+                };
+                self.changes.send_replace(applied);
+            }
+        }
+        seen.revision
+    }
+
+    fn complete(&self) -> Option<Complete> {
+        *self.complete.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn mark_complete(&self, losses: u64) {
+        *self.complete.write().unwrap_or_else(PoisonError::into_inner) = Some(Complete { at: Instant::now(), losses });
+        self.changes.send_modify(|_| {});
+    }
+}
+
+impl<T: DeserializeOwned> State<T> {
+    /// Takes in a republished change; answers its revision.
+    pub(super) fn hear(&self, bucket: Bucket, message: &Message) -> Option<u64> {
+        let headers = message.headers.as_ref()?;
+        // The last of a name is the server's: what was stored may bring headers of these names along,
+        // and an answer may be led here from another stream.
+        let header = |name: &str| headers.get_last(name).map(async_nats::HeaderValue::as_str);
+        if header("Nats-Stream")? != bucket.stream() {
+            return None;
+        }
+        let revision = header("Nats-Sequence")?.parse().ok()?;
+        let deleted = header("KV-Operation").is_some() || header("Nats-Marker-Reason").is_some();
+        self.apply(bucket, header("Nats-Subject")?, revision, (!deleted).then_some(&message.payload))?;
+        Some(revision)
+    }
+
+    /// Applies an entry unless newer news is known. What cannot be read leaves the value as it was.
+    pub(super) fn apply(&self, bucket: Bucket, subject: &str, revision: u64, payload: Option<&[u8]>) -> Option<()> {
+        let key = subject.strip_prefix(&bucket.subject_prefix())?.to_owned();
+        let read = payload.map(|payload| read_value(bucket, &key, payload));
+        let applied = {
+            let mut entries = self.write();
+            let applied = entries.applied + 1;
+            let known = entries.by_key.entry(key).or_insert(Entry { revision: 0, applied: 0, value: None });
+            if known.revision >= revision {
+                return Some(());
+            }
+            (known.revision, known.applied) = (revision, applied);
+            match read {
+                Some(Some(value)) => known.value = Some(value),
+                Some(None) => {}
+                None => known.value = None,
+            }
+            entries.applied = applied;
+            applied
+        };
+        self.changes.send_modify(|latest| *latest = applied.max(*latest));
+        Some(())
+    }
+}
+
+fn read_value<T: DeserializeOwned>(bucket: Bucket, key: &str, bytes: &[u8]) -> Option<T> {
+    serde_json::from_slice(bytes)
+        .inspect_err(|cause| tracing::error!(bucket = bucket.name(), key, %cause, "unreadable entry"))
+        .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn apply(copy: &Watch<u32>, key: &str, revision: u64, value: u32) {
+        let subject = format!("{}{key}", Bucket::Limits.subject_prefix());
+        copy.state.apply(Bucket::Limits, &subject, revision, Some(value.to_string().as_bytes())).unwrap();
+    }
+
+    #[test]
+    fn a_follower_misses_nothing_that_comes_out_of_order() {
+        let copy = Watch::<u32>::empty();
+        apply(&copy, "later", 9, 1);
+        let seen = *copy.changes().borrow();
+        // Read while catching up, after the later one was heard.
+        apply(&copy, "earlier", 4, 2);
+        assert_eq!(copy.since(seen), [("earlier".to_owned(), 2)]);
+        apply(&copy, "later", 8, 3);
+        assert_eq!(copy.get("later"), Some(1), "older news of one entry is no news");
+    }
+
+    #[test]
+    fn a_follower_hears_of_a_bucket_that_was_made_anew() {
+        let copy = Watch::<u32>::empty();
+        copy.state.start_from("first");
+        apply(&copy, "key", 9, 1);
+        let seen = *copy.changes().borrow();
+        assert_eq!(copy.state.start_from("second"), 0);
+        apply(&copy, "key", 1, 2);
+        assert_eq!(copy.since(seen), [("key".to_owned(), 2)]);
+    }
+}

@@ -1,0 +1,125 @@
+//! Keeping a copy: changes as the server republishes them, and a comparison with the bucket that fills
+//! gaps and recognises a bucket made anew.
+
+use std::{sync::Arc, time::Duration};
+
+use async_nats::Client;
+use base64::{Engine as _, prelude::BASE64_STANDARD as STANDARD};
+use bytes::Bytes;
+use futures::StreamExt;
+use serde::de::DeserializeOwned;
+
+use super::{
+    Bucket, COMPARE_EVERY,
+    copy::{Seen, State},
+};
+use crate::bus::{Bus, subject};
+
+pub(super) async fn keep<T: DeserializeOwned>(bus: Bus, bucket: Bucket, state: Arc<State<T>>) {
+    loop {
+        if let Err(cause) = follow(&bus, bucket, &state).await {
+            tracing::debug!(bucket = bucket.name(), %cause, "watching again");
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+async fn follow<T: DeserializeOwned>(bus: &Bus, bucket: Bucket, state: &State<T>) -> anyhow::Result<()> {
+    let mut news = bus.0.client.subscribe(format!("{}>", bucket.watch_prefix())).await?;
+    let mut compare = tokio::time::interval(COMPARE_EVERY);
+    let mut connections = bus.connections();
+    loop {
+        tokio::select! {
+            message = news.next() => {
+                let Some(message) = message else { anyhow::bail!("the subscription ended") };
+                if let Some(revision) = state.hear(bucket, &message) {
+                    state.advance(revision);
+                }
+            }
+            _ = compare.tick() => catch_up(bus, bucket, state).await?,
+            // What was said while the connection was gone was not heard.
+            Ok(()) = connections.changed() => catch_up(bus, bucket, state).await?,
+        }
+    }
+}
+
+/// Compares the copy with the bucket and reads what is missing.
+async fn catch_up<T: DeserializeOwned>(bus: &Bus, bucket: Bucket, state: &State<T>) -> anyhow::Result<()> {
+    // As of before the question: a connection lost meanwhile leaves the answer in doubt.
+    let losses = *bus.losses().borrow();
+    let last = last_revision(bus, bucket).await?;
+    let seen = state.start_from(&last.created);
+    if last.revision > seen {
+        read_from(&bus.0.client, subject::API_PREFIX, bucket, seen + 1, state).await?;
+        state.lock_seen().revision = last.revision;
+    }
+    state.mark_complete(losses);
+    Ok(())
+}
+
+async fn last_revision(bus: &Bus, bucket: Bucket) -> anyhow::Result<Seen> {
+    #[derive(serde::Deserialize)]
+    struct Info {
+        created: Option<String>,
+        state: Option<Sequences>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Sequences {
+        last_seq: u64,
+    }
+    let answer = bus.0.client.request(subject::api(&format!("STREAM.INFO.{}", bucket.stream())), Bytes::new()).await?;
+    match serde_json::from_slice(&answer.payload)? {
+        Info { created: Some(created), state: Some(state) } => Ok(Seen { created, revision: state.last_seq }),
+        _ => anyhow::bail!("the bucket does not exist yet"),
+    }
+}
+
+/// Reads every entry from a revision on, one by one. Not by direct reads, which would be quicker: the
+/// server sends a direct read's answer, stored bytes as they are, wherever the asker says, and NATS
+/// does not hold that subject against the asker's permissions. This answer is JSON of the server's own.
+pub(super) async fn read_from<T: DeserializeOwned>(
+    client: &Client,
+    api: &str,
+    bucket: Bucket,
+    from: u64,
+    state: &State<T>,
+) -> anyhow::Result<()> {
+    #[derive(serde::Deserialize)]
+    struct Answer {
+        message: Option<Stored>,
+        error: Option<Refused>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Stored {
+        subject: String,
+        seq: u64,
+        #[serde(default)]
+        hdrs: String,
+        #[serde(default)]
+        data: String,
+    }
+    #[derive(serde::Deserialize)]
+    struct Refused {
+        code: u16,
+    }
+    const NOTHING_MORE: u16 = 404;
+
+    let mut next = from;
+    loop {
+        let question = serde_json::json!({ "seq": next, "next_by_subj": format!("{}>", bucket.subject_prefix()) });
+        let subject = format!("{api}.STREAM.MSG.GET.{}", bucket.stream());
+        let answer = client.request(subject, serde_json::to_vec(&question)?.into()).await?;
+        let stored = match serde_json::from_slice(&answer.payload)? {
+            Answer { message: Some(stored), .. } => stored,
+            Answer { error: Some(Refused { code: NOTHING_MORE }), .. } => return Ok(()),
+            Answer { .. } => anyhow::bail!("the bucket does not answer"),
+        };
+        let (headers, data) = (STANDARD.decode(stored.hdrs)?, STANDARD.decode(stored.data)?);
+        let headers = String::from_utf8_lossy(&headers).into_owned();
+        let deleted = headers.contains("\r\nKV-Operation:") || headers.contains("\r\nNats-Marker-Reason:");
+        state
+            .apply(bucket, &stored.subject, stored.seq, (!deleted).then_some(&data))
+            .ok_or_else(|| anyhow::anyhow!("a malformed entry"))?;
+        next = stored.seq + 1;
+    }
+}
