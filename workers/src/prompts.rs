@@ -253,7 +253,7 @@ impl Run for Versions {
         scope.notes.resource("prompt", &self.id);
         let subject = &scope.context.actor.subject;
         let page = db::prompts::versions(scope.read().await?, &self).await?;
-        if page.items.is_empty() && self.cursor.is_none() {
+        if page.items.is_empty() {
             // Somebody else's to write, or not there at all.
             let seen = db::prompts::get(scope.read().await?, subject, self.id).await?;
             may_write(scope, seen.scope)?;

@@ -18,6 +18,8 @@ use super::super::variables::{LOOP, OF_A_TOOL, TOOLS, VARIABLES};
 const MAX_TAGS: usize = 200;
 /// How deep one `if` may stand within others.
 const MAX_DEPTH: usize = 8;
+/// The most `elif` of one `if`: the engine reads each within the one before it.
+const MAX_ELIFS: usize = 16;
 /// The most tests of one condition.
 const MAX_TESTS: usize = 8;
 /// The most filters of one value.
@@ -64,7 +66,7 @@ pub(in crate::prompts) fn check(text: &str) -> Result<Outline, Refused> {
 /// What is open around the place that is read.
 #[derive(Debug)]
 enum Open {
-    If { has_else: bool },
+    If { has_else: bool, elifs: usize },
     For { variable: String },
 }
 
@@ -182,6 +184,7 @@ impl<'a> Reader<'a> {
     /// `{{ value | filter }}`.
     fn output(&mut self) -> Result<(), Refused> {
         const END: &str = "}}";
+        let mut is_text = true;
         let is_list = match self.token(END)? {
             Token::String => false,
             Token::Name(TOOLS) => {
@@ -190,6 +193,7 @@ impl<'a> Reader<'a> {
             }
             Token::Name(name) => {
                 self.variable(END, name)?;
+                is_text = name != "loop";
                 false
             }
             _ => return Err(self.refuse("Expected a variable or a string.")),
@@ -201,6 +205,7 @@ impl<'a> Reader<'a> {
                     return Err(self.refuse("A list is no text: go through `tools` by `for`, or ask for its `length`."));
                 }
                 Token::End => return Ok(()),
+                Token::Sign("|") if !is_text => return Err(self.refuse("What `loop` tells has no filters.")),
                 Token::Sign("|") => {
                     filters += 1;
                     if filters > MAX_FILTERS {
@@ -268,15 +273,21 @@ impl<'a> Reader<'a> {
                 if depth >= MAX_DEPTH {
                     return Err(self.refuse(format!("One `if` stands within at most {} others.", MAX_DEPTH - 1)));
                 }
-                self.open.push(Open::If { has_else: false });
+                self.open.push(Open::If { has_else: false, elifs: 0 });
                 self.condition(END)
             }
-            "elif" => match self.open.last() {
-                Some(Open::If { has_else: false }) => self.condition(END),
+            "elif" => match self.open.last_mut() {
+                Some(Open::If { has_else: false, elifs }) if *elifs < MAX_ELIFS => {
+                    *elifs += 1;
+                    self.condition(END)
+                }
+                Some(Open::If { has_else: false, .. }) => {
+                    Err(self.refuse(format!("An `if` has at most {MAX_ELIFS} `elif`.")))
+                }
                 _ => Err(self.refuse("`elif` stands within an `if`, before its `else`.")),
             },
             "else" => match self.open.last_mut() {
-                Some(Open::If { has_else }) if !*has_else => {
+                Some(Open::If { has_else, .. }) if !*has_else => {
                     *has_else = true;
                     self.expect(END, Token::End, "`{% else %}`")
                 }

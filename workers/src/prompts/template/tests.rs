@@ -53,7 +53,7 @@ fn what_is_documented_renders() {
 }
 
 /// Whatever else the engine can do.
-const HOSTILE: [&str; 66] = [
+const HOSTILE: [&str; 68] = [
     "{{ get_env(name='HOME') }}",
     "{{ now() }}",
     "{{ range(end=100000) }}",
@@ -73,6 +73,8 @@ const HOSTILE: [&str; 66] = [
     "{% for t in tools %}{{ t.definition }}{% endfor %}",
     "{% for t in tools %}{% break %}{% endfor %}",
     "{% for t in tools %}x{% else %}y{% endfor %}",
+    "{% for t in tools %}{{ loop.index | upper }}{% endfor %}",
+    "{% for t in tools %}{{ loop.first | length }}{% endfor %}",
     "{{ t.name }}",
     "{{ loop.index }}",
     "{% include 'other' %}",
@@ -181,6 +183,7 @@ fn what_is_meant_to_blow_up_is_refused_at_once() {
         format!("{}x{}", "{% if user.id %}".repeat(many), "{% endif %}".repeat(many)),
         format!("{}x{}", "{% for t in tools %}".repeat(many), "{% endfor %}".repeat(many)),
         format!("{{% if user.id %}}{}{{% endif %}}", "{% elif user.id %}x".repeat(many)),
+        format!("{{% if user.id %}}{}{{% endif %}}", "{% elif user.id %}x".repeat(17)),
         "{{ user.id }}".repeat(many),
         "{".repeat(many),
         "{#".repeat(many),
@@ -222,7 +225,10 @@ fn the_most_that_is_allowed_costs_little_and_ends_where_it_is_too_much() {
         assert!(text.len() <= shared::command::prompts::MAX_SOURCE_BYTES);
         let tera = compile([("t".to_owned(), text.as_str())].into_iter()).unwrap();
         let outcome = render(&tera, "t", &context);
-        assert!(outcome.is_ok_and(|text| text.len() <= MAX_RENDERED_BYTES) || text == &loud);
+        match outcome {
+            Ok(rendered) => assert!(text == &silent && rendered.len() <= MAX_RENDERED_BYTES),
+            Err(fault) => assert!(text == &loud && fault.code == Code::Conflict, "{fault}"),
+        }
     }
     // Unoptimised, on a busy machine: a release build takes some tens of milliseconds.
     assert!(started.elapsed() < Duration::from_secs(10), "it took {:?}", started.elapsed());
