@@ -36,6 +36,7 @@ mod rotation;
 mod schemas;
 mod secrecy;
 mod servers;
+mod sessions;
 mod supabase;
 mod trail;
 mod upstreams;
@@ -211,6 +212,31 @@ fn main() -> ExitCode {
             bad_bodies_of_a_member_are_refused_by_field_and_keep_nothing,
             pages_of_members_show_everybody_once_and_in_order,
             an_organization_has_room_for_so_many_members_and_no_more,
+        }
+        sessions {
+            a_session_is_opened_read_listed_and_ended,
+            a_sessions_prompt_does_not_change_any_more,
+            bad_bodies_of_a_session_are_refused_by_field_and_keep_nothing,
+            members_see_their_own_sessions_and_admins_everybodys,
+            pages_of_sessions_show_every_one_once_and_by_state,
+            a_session_is_used_by_its_member_alone_and_while_it_lasts,
+            of_two_hundred_openings_at_once_exactly_the_limit_succeeds,
+            an_organizations_limit_holds_for_its_members_together,
+            an_ended_session_is_told_to_everybody_who_keeps_something_of_it,
+            a_session_expires_when_it_is_idle_or_old_and_the_trail_says_so_once,
+            short_lives_end_by_themselves,
+            a_removed_or_disabled_members_sessions_end,
+            a_deleted_organizations_sessions_end,
+            a_session_that_has_long_been_over_is_forgotten,
+            an_ended_session_cannot_be_revived,
+            a_member_hears_their_own_sessions_and_an_admin_everybodys,
+            a_touch_and_an_expiry_are_heard,
+            who_comes_back_goes_on_after_the_last_event_they_heard,
+            what_the_stream_has_forgotten_is_told_as_a_gap,
+            a_stream_ends_with_its_token,
+            a_stream_ends_with_its_membership,
+            a_member_has_so_many_streams_and_gets_one_back,
+            a_reader_that_does_not_keep_up_is_cut_and_goes_on_later,
         }
         prompts {
             whose_a_prompt_is_decides_who_writes_it,

@@ -27,6 +27,7 @@ mod overload;
 pub(crate) mod recorder;
 pub(crate) mod relay;
 mod scale;
+mod sessions;
 
 /// True when every count is to be in full.
 fn full() -> bool {

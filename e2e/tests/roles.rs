@@ -12,7 +12,7 @@ use shared::{Code, Deadline, bus::frame::Frame, command::ALL};
 use crate::world::{PATIENCE, System};
 
 /// The least standing that each command takes.
-const LEAST: [(&str, &str); 34] = [
+const LEAST: [(&str, &str); 38] = [
     ("organizations.create", "operator"),
     ("organizations.get", "operator"),
     ("organizations.change", "operator"),
@@ -20,6 +20,11 @@ const LEAST: [(&str, &str); 34] = [
     ("organizations.list", "operator"),
     ("organizations.read_own", "user"),
     ("organizations.change_own", "admin"),
+    // Whose a session is decides about the rest: `members_see_their_own_sessions_and_admins_everybodys`.
+    ("sessions.open", "user"),
+    ("sessions.list", "user"),
+    ("sessions.get", "user"),
+    ("sessions.end", "user"),
     ("users.admit", "user"),
     ("users.me", "user"),
     ("users.add", "admin"),

@@ -7,10 +7,10 @@ use shared::{
     Code, Context, Deadline, Fault,
     bus::{
         caller::Caller,
-        standing::{Standing, lower, no_such_organization},
+        standing::{Changes, Standing, lower, no_such_organization},
     },
     command::users::{Admit, Admitted},
-    context::Actor,
+    context::{Actor, Role},
 };
 
 use crate::auth::Verified;
@@ -66,6 +66,20 @@ impl AccessControl {
         };
         context.actor.role = lower(verified.role, &stored)?;
         Ok(context)
+    }
+
+    /// The role in which the bearer of a token that was admitted may act now.
+    pub fn role(&self, verified: &Verified) -> Result<Role, Fault> {
+        self.standing.check_organization(verified.organization)?;
+        match self.standing.member(&verified.access_key) {
+            Some(stored) => lower(verified.role, &stored),
+            None => Ok(verified.role),
+        }
+    }
+
+    /// Follows changes of members and organizations.
+    pub fn changes(&self) -> Changes {
+        self.standing.changes()
     }
 
     async fn first_use(&self, verified: &Verified, context: &Context) -> Result<Admitted, Fault> {

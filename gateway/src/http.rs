@@ -19,6 +19,7 @@ pub mod cors;
 pub mod docs;
 pub mod edge;
 pub mod etag;
+pub mod events;
 pub mod faults;
 pub mod health;
 pub mod id;
@@ -31,6 +32,7 @@ pub mod organizations;
 pub mod paging;
 pub mod problem;
 pub mod prompts;
+pub mod sessions;
 pub mod tool_calls;
 pub mod tools;
 pub mod users;
@@ -50,6 +52,8 @@ pub struct Gateway {
     pub limits: Watch<Limits>,
     /// How often each may call.
     pub rates: Rates,
+    /// Who hears events.
+    pub places: events::Places,
     /// From which pages.
     pub origins: cors::Origins,
     /// Who is alive.
@@ -70,6 +74,8 @@ pub struct Gateway {
 pub fn operations() -> Vec<Operation> {
     [
         tool_calls::operations(),
+        sessions::operations(),
+        events::operations(),
         configurations::operations(),
         catalogue::operations(),
         tools::operations(),

@@ -2,6 +2,11 @@
 
 use clap::Parser;
 
+/// Many small allocations on several threads, and large results now and then, whose memory goes back to
+/// the system (docs/performance.md).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Switchboard's HTTP gateway. Configuration comes from the environment; see docs/configuration.md.
 #[derive(Debug, Parser)]
 #[command(version)]

@@ -17,6 +17,7 @@ use crate::{
     http::{
         self, Gateway,
         cors::Origins,
+        events::Places,
         health::{self, Seen, UPKEEP_EVERY},
         openapi::Published,
     },
@@ -87,6 +88,7 @@ pub async fn run() -> anyhow::Result<()> {
         origins: Origins::new(&config.public_url, limits.clone()),
         limits,
         rates: Rates::default(),
+        places: Places::default(),
         instances: bus.watch(Bucket::Instances),
         published: Published::new(&public_url),
         public_url,

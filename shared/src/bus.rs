@@ -12,6 +12,7 @@ pub mod administration;
 pub mod audit;
 pub mod caller;
 pub mod envelope;
+pub mod events;
 pub mod frame;
 mod heard;
 mod inbox;

@@ -16,6 +16,7 @@ pub mod configurations;
 pub mod lanes;
 pub mod organizations;
 pub mod prompts;
+pub mod sessions;
 pub mod tools;
 pub mod users;
 
@@ -145,6 +146,10 @@ macro_rules! commands {
                 "organizations.list": organizations::List -> Page<organizations::Organization> { Direct, Operator, 15 },
                 "organizations.read_own": organizations::ReadOwn -> organizations::Organization { Direct, User, 15 },
                 "organizations.change_own": organizations::ChangeOwn -> organizations::Organization { Direct, Admin, 15 },
+                "sessions.open": sessions::Open -> sessions::Session { Direct, User, 15 },
+                "sessions.list": sessions::List -> Page<sessions::Session> { Direct, User, 15 },
+                "sessions.get": sessions::Get -> sessions::Session { Direct, User, 15 },
+                "sessions.end": sessions::End -> () { Direct, User, 15 },
                 "users.admit": users::Admit -> users::Admitted { Direct, User, 10 },
                 "users.me": users::Me -> users::Myself { Direct, User, 10 },
                 "users.add": users::Add -> users::Member { Direct, Admin, 15 },

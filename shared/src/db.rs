@@ -24,6 +24,7 @@ pub mod migrate;
 pub mod organizations;
 pub mod prompts;
 pub mod sealed;
+pub mod sessions;
 pub mod tenant_keys;
 pub mod tools;
 pub mod users;

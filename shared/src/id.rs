@@ -15,6 +15,10 @@ identifier!(
     ConfigurationId
 );
 identifier!(
+    /// A session: one agent's run on behalf of one member.
+    SessionId
+);
+identifier!(
     /// A system prompt of an organization, of a member or of the platform.
     PromptId
 );

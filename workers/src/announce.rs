@@ -7,7 +7,10 @@ use shared::{
     bus::{
         Bus,
         kv::{Bucket, Watch},
-        state::{ConfigurationState, Limits, PromptsState, access_key, configuration_key, limits_key, prompts_key},
+        state::{
+            ConfigurationState, Limits, PromptsState, SessionState, access_key, configuration_key, limits_key,
+            prompts_key,
+        },
     },
     command::users::Admitted,
     id::{ConfigurationId, OrganizationId},
@@ -21,6 +24,8 @@ pub enum Announcement {
     Limits(OrganizationId, Limits),
     /// A member's standing, by subject.
     Access(OrganizationId, String, Admitted),
+    /// Something happened to sessions: what follows from it waits to be run.
+    Sessions,
     /// A configuration.
     Configuration(OrganizationId, ConfigurationId, ConfigurationState),
     /// An organization's prompts.
@@ -33,12 +38,16 @@ pub struct Announcer {
     bus: Bus,
     /// Told when a piece of news could not be written.
     pub missed: Arc<Notify>,
+    /// Told when something happened to sessions.
+    pub happened: Arc<Notify>,
     /// What everybody believes about limits.
     pub limits: Watch<Limits>,
     /// What everybody believes about members.
     pub access: Watch<Admitted>,
     /// What everybody believes about configurations.
     pub configurations: Watch<ConfigurationState>,
+    /// Which sessions everybody believes to be over.
+    pub sessions: Watch<SessionState>,
     /// What everybody believes about prompts.
     pub prompts: Watch<PromptsState>,
 }
@@ -55,9 +64,11 @@ impl Announcer {
         Self {
             bus: bus.clone(),
             missed: Arc::default(),
+            happened: Arc::default(),
             limits: watch(bus, Bucket::Limits, writes),
             access: watch(bus, Bucket::Access, writes),
             configurations: watch(bus, Bucket::Configs, writes),
+            sessions: watch(bus, Bucket::Sessions, writes),
             prompts: watch(bus, Bucket::Prompts, writes),
         }
     }
@@ -71,6 +82,10 @@ impl Announcer {
             Announcement::Access(organization, subject, admitted) => {
                 let key = access_key(*organization, subject);
                 self.bus.put_newer(&self.access, Bucket::Access, &key, admitted).await
+            }
+            Announcement::Sessions => {
+                self.happened.notify_one();
+                Ok(())
             }
             Announcement::Configuration(organization, id, state) => {
                 let key = configuration_key(*organization, *id);

@@ -19,6 +19,7 @@ pub mod rotation;
 pub mod run;
 pub mod scope;
 pub mod sealing;
+pub mod sessions;
 pub mod start;
 pub mod tools;
 pub mod trail;

@@ -7,6 +7,11 @@ use clap::{Parser, Subcommand, ValueEnum};
 use shared::command::Pool;
 use workers::rotation::command::{self, RotateKeys};
 
+/// Many small allocations on several threads, and large results now and then, whose memory goes back to
+/// the system (docs/performance.md).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Runs one pool of Switchboard's workers. Configuration comes from the environment; see
 /// docs/configuration.md.
 #[derive(Debug, Parser)]

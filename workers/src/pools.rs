@@ -10,7 +10,7 @@ use shared::{
         standing::Standing,
         state::{ConfigurationState, Limits},
     },
-    command::{Command, Pool, catalogue, configurations, lanes, organizations, prompts, tools, users},
+    command::{Command, Pool, catalogue, configurations, lanes, organizations, prompts, sessions, tools, users},
     db::Database,
 };
 
@@ -21,6 +21,7 @@ use crate::{
     lanes::LaneLocks,
     prompts::Composer,
     run::{Ended, Job, execute, refuse},
+    sessions::SessionsConfig,
     tools::Catalogue,
     upstream::Upstreams,
     vault::Vault,
@@ -87,6 +88,8 @@ parts!(
         announcer: Announcer,
         /// Who may act.
         standing: Standing,
+        /// What the deployment chose about sessions.
+        sessions: SessionsConfig,
         /// Composes prompts.
         prompts: Composer,
     }

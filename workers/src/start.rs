@@ -24,6 +24,7 @@ use crate::{
     prompts::Composer,
     queued::{self, Load},
     reconcile, rotation,
+    sessions::{self, SessionsConfig},
     tools::{self, Catalogue},
     trail,
     upstream::{FastMcpConfig, Upstreams},
@@ -92,6 +93,7 @@ struct Configuration {
     fastmcp: Option<FastMcpConfig>,
     stdio: Option<FastMcpConfig>,
     catalogue: CatalogueConfig,
+    sessions: SessionsConfig,
 }
 
 /// Reads everything the pool needs; all problems come at once.
@@ -113,6 +115,7 @@ fn read(pool: Pool) -> Result<Configuration, config::Problems> {
     let fastmcp = service("fastmcp", "FASTMCP_URL");
     let stdio = service("fastmcp_stdio", "FASTMCP_STDIO_URL");
     let catalogue = if pool == Pool::Token { reader.read("fastmcp") } else { Some(CatalogueConfig::default()) };
+    let sessions = reader.read("sessions");
     let complete = (|| {
         Some(Configuration {
             nats: nats?,
@@ -126,6 +129,7 @@ fn read(pool: Pool) -> Result<Configuration, config::Problems> {
             fastmcp: fastmcp?,
             stdio: stdio?,
             catalogue: catalogue?,
+            sessions: sessions?,
         })
     })();
     reader.finish()?;
@@ -173,7 +177,7 @@ pub async fn run(pool: Pool) -> anyhow::Result<()> {
     let shift = Shift { tasks: TaskTracker::new(), stop: stop.clone(), grace };
     let signal = tokio::spawn(stop_on_signal(stop.clone()));
     match pool {
-        Pool::Session => session(bus.clone(), database.clone(), shift).await?,
+        Pool::Session => session(configuration.sessions, bus.clone(), database.clone(), shift).await?,
         Pool::Token => token(configuration, bus.clone(), database.clone(), shift).await?,
         Pool::Tool => tool(configuration, bus.clone(), database.clone(), load, shift).await?,
         Pool::Audit => audit(bus.clone(), database.clone(), shift).await?,
@@ -230,11 +234,12 @@ impl Shift {
     }
 }
 
-async fn session(bus: Bus, database: Database, shift: Shift) -> anyhow::Result<()> {
-    let announcer = Announcer::new(&bus, &[Bucket::Limits, Bucket::Access, Bucket::Prompts]);
+async fn session(sessions: SessionsConfig, bus: Bus, database: Database, shift: Shift) -> anyhow::Result<()> {
+    let announcer = Announcer::new(&bus, &[Bucket::Limits, Bucket::Access, Bucket::Sessions, Bucket::Prompts]);
     let standing = Standing::new(announcer.access.clone(), announcer.limits.clone());
     let prompts = Composer::new(&announcer);
-    let parts = Arc::new(Session { bus, database, announcer, standing, prompts });
+    let parts = Arc::new(Session { bus, database, announcer, standing, sessions, prompts });
+    tokio::spawn(sessions::upkeep::serve(Arc::clone(&parts), shift.stop.clone()));
     tokio::spawn(reconcile::serve(Arc::clone(&parts), shift.stop.clone()));
     shift.answer(parts).await
 }
@@ -320,5 +325,6 @@ async fn control(configuration: Configuration, bus: Bus, database: Database, shi
     let limits = bus.watch(Bucket::Limits);
     let parts = Arc::new(Controller { bus, administration, database, limits, locks: LaneLocks::default() });
     tokio::spawn(controller::serve(Arc::clone(&parts), sizes, shift.stop.clone()));
+    tokio::spawn(sessions::sweep::serve(Arc::clone(&parts), shift.stop.clone()));
     shift.answer(parts).await
 }

@@ -39,14 +39,15 @@ const RULES: [(&str, &str); 19] = [
         "SELECT relname::text FROM $ours c WHERE relkind IN ('r', 'p') AND NOT relispartition \
         AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary)",
     ),
-    // The slug is the platform's: only an operator's function chooses it. A subject is looked for in
-    // every organization by functions that run as the owner.
+    // The slug is the platform's: only an operator's function chooses it. A subject, and sessions whose
+    // time is over, are looked for in every organization by functions that run as the owner.
     (
         "an index leads with the organization",
         "SELECT i.indexrelid::regclass::text FROM pg_index i JOIN $ours c ON c.oid = i.indrelid \
         LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = i.indkey[0] \
         WHERE a.attname IS DISTINCT FROM $key \
-        AND i.indexrelid NOT IN ('organizations_slug_key'::regclass, 'users_by_subject'::regclass)",
+        AND i.indexrelid NOT IN ('organizations_slug_key'::regclass, 'users_by_subject'::regclass, \
+            'sessions_due'::regclass, 'sessions_gone'::regclass)",
     ),
     (
         "a foreign key carries the organization",
@@ -70,7 +71,7 @@ const RULES: [(&str, &str); 19] = [
         JOIN $ours c ON c.oid = p.polrelid WHERE 'switchboard_owner'::regrole::oid = ANY (p.polroles) \
         AND c.relname || '.' || p.polname NOT IN ('organizations.owner_reads', 'organizations.owner_inserts', 'organizations.owner_updates', \
             'users.owner_reads', 'audit_outbox.owner_reads', 'audit_outbox.owner_deletes', 'audit_logs.owner_inserts', \
-            'tenant_keys.owner_reads', 'mcp_configurations.owner_reads')",
+            'tenant_keys.owner_reads', 'mcp_configurations.owner_reads', 'sessions.owner_reads')",
     ),
     (
         "everything is the owner's",

@@ -11,7 +11,10 @@ use super::{
     members,
     routes::{self, RouteLine},
 };
-use crate::world::{Answer, Client, System, Tenant};
+use crate::{
+    sessions::{self, SESSIONS},
+    world::{Answer, Client, System, Tenant},
+};
 
 /// How a route is attacked. Every route has one line in [`CASES`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +37,12 @@ enum Case {
     Member,
     /// A call that names a configuration by id or name.
     Call,
+    /// The list of sessions, and opening one.
+    Sessions,
+    /// One session by id.
+    Session,
+    /// Never ends by itself: `a_member_hears_their_own_sessions_and_an_admin_everybodys` shows it.
+    Stream,
     /// A trial that names a configuration by its id.
     Trial,
     /// A composed prompt, for the caller or a member that is named.
@@ -44,7 +53,7 @@ enum Case {
     Public,
 }
 
-const CASES: [(&str, &str, Case); 42] = [
+const CASES: [(&str, &str, Case); 47] = [
     ("GET", "/", Case::Public),
     ("GET", "/api/v1/mcp/catalogue", Case::Shared),
     ("GET", "/api/v1/mcp/configurations", Case::List),
@@ -56,6 +65,11 @@ const CASES: [(&str, &str, Case); 42] = [
     ("PUT", "/api/v1/mcp/configurations/:id/tools/:tool", Case::Item),
     ("POST", "/api/v1/mcp/configurations/:id/tools/:tool/accept", Case::Item),
     ("POST", "/api/v1/mcp/test", Case::Trial),
+    ("GET", "/api/v1/sessions", Case::Sessions),
+    ("POST", "/api/v1/sessions", Case::Sessions),
+    ("GET", "/api/v1/sessions/:id", Case::Session),
+    ("DELETE", "/api/v1/sessions/:id", Case::Session),
+    ("GET", "/api/v1/events", Case::Stream),
     ("GET", "/api/v1/me", Case::Caller),
     ("GET", "/api/v1/prompts", Case::List),
     ("POST", "/api/v1/prompts", Case::Create),
@@ -126,6 +140,7 @@ struct Side {
     /// A member's id, and the subject of their tokens.
     member: String,
     subject: String,
+    session: String,
 }
 
 async fn side(system: &System) -> Side {
@@ -160,7 +175,11 @@ async fn side(system: &System) -> Side {
         members["items"].as_array().expect("items").iter().find(|item| item["role"] == "user").expect("a user");
     let of = |field: &str| member[field].as_str().expect("a text").to_owned();
     let (member, subject) = (of("id"), of("subject"));
-    Side { tenant, demo, only, only_name, own, own_name, prompts, member, subject }
+    let session = sessions::open(&tenant.user, json!({})).await;
+    // The rows shall be at rest.
+    sessions::settled_hooks(system, &session).await;
+    let session = session["id"].as_str().expect("an id").to_owned();
+    Side { tenant, demo, only, only_name, own, own_name, prompts, member, subject, session }
 }
 
 pub(crate) async fn another_organizations_things_are_as_unknown_as_nothing(system: Arc<System>) {
@@ -184,7 +203,13 @@ pub(crate) async fn another_organizations_things_are_as_unknown_as_nothing(syste
 async fn attack(system: &System, client: &Client, attacker: &Side, victim: &Side, route: &RouteLine, case: Case) {
     let method: Method = route.method.parse().expect("a method");
     match case {
-        Case::Public => {}
+        Case::Public | Case::Stream => {}
+        Case::Sessions => of_sessions(client, victim, &method).await,
+        Case::Session => {
+            let ask =
+                async |id: &str| client.send(client.request(method.clone(), &route.path.replace(":id", id))).await;
+            same(&ask(&victim.session).await, &ask(&Uuid::now_v7().to_string()).await);
+        }
         Case::Shared => {
             let answer = client.get(&route.path).await;
             assert_eq!(answer.status, 200, "{}", answer.text);
@@ -196,20 +221,7 @@ async fn attack(system: &System, client: &Client, attacker: &Side, victim: &Side
             assert!(answer.text.contains(&attacker.tenant.id.to_string()));
             nothing_of(victim, &answer);
         }
-        Case::Operators => {
-            let body = match method {
-                Method::PUT => json!({ "concurrency_limit": 1, "paused": true }),
-                _ => json!({ "slug": format!("s{}", attacker.tenant.id.simple()), "name": "x" }),
-            };
-            // Neither of another's, nor of their own, nor of nobody's.
-            for id in [victim.tenant.id, attacker.tenant.id, Uuid::now_v7()] {
-                let path = route.path.replace(":id", &id.to_string());
-                let request = client.request(method.clone(), &path).header("if-match", "*").json(&body);
-                let answer = client.send(request).await;
-                answer.problem(403, "forbidden");
-                nothing_of(victim, &answer);
-            }
-        }
+        Case::Operators => of_operators(client, attacker, victim, (&method, &route.path)).await,
         Case::List => lists(client, victim, &route.path).await,
         Case::Create => creates(system, attacker, victim, &route.path).await,
         Case::Item => items(system, client, victim, route).await,
@@ -235,22 +247,63 @@ async fn attack(system: &System, client: &Client, attacker: &Side, victim: &Side
         Case::Own | Case::Members | Case::Member => {
             of_admins(client, attacker, victim, (&method, &route.path), case).await;
         }
-        Case::Call => {
-            for (named, nothing) in [
-                (&victim.demo, Uuid::now_v7().to_string()),
-                (&victim.only, Uuid::now_v7().to_string()),
-                (&victim.own, Uuid::new_v4().to_string()),
-                (&victim.only_name, format!("only-{}", Uuid::new_v4().simple())),
-                (&victim.own_name, format!("own-{}", Uuid::new_v4().simple())),
-            ] {
-                let ask = async |configuration: &str| {
-                    let arguments = json!({ "text": "theirs" });
-                    let body = json!({ "configuration": configuration, "tool": "echo", "arguments": arguments });
-                    client.post(&route.path, &body).await
-                };
-                same(&ask(named).await, &ask(&nothing).await);
-            }
+        Case::Call => of_calls(client, victim, &route.path).await,
+    }
+}
+
+/// What only platform operators may: neither of another's, nor of their own, nor of nobody's.
+async fn of_operators(client: &Client, attacker: &Side, victim: &Side, (method, path): (&Method, &str)) {
+    let body = match *method {
+        Method::PUT => json!({ "concurrency_limit": 1, "paused": true }),
+        _ => json!({ "slug": format!("s{}", attacker.tenant.id.simple()), "name": "x" }),
+    };
+    // Neither of another's, nor of their own, nor of nobody's.
+    for id in [victim.tenant.id, attacker.tenant.id, Uuid::now_v7()] {
+        let path = path.replace(":id", &id.to_string());
+        let request = client.request(method.clone(), &path).header("if-match", "*").json(&body);
+        let answer = client.send(request).await;
+        answer.problem(403, "forbidden");
+        nothing_of(victim, &answer);
+    }
+}
+
+/// A call of what is theirs is a call of nothing.
+async fn of_calls(client: &Client, victim: &Side, path: &str) {
+    for (named, nothing) in [
+        (&victim.demo, Uuid::now_v7().to_string()),
+        (&victim.only, Uuid::now_v7().to_string()),
+        (&victim.own, Uuid::new_v4().to_string()),
+        (&victim.only_name, format!("only-{}", Uuid::new_v4().simple())),
+        (&victim.own_name, format!("own-{}", Uuid::new_v4().simple())),
+    ] {
+        let ask = async |configuration: &str| {
+            let arguments = json!({ "text": "theirs" });
+            let body = json!({ "configuration": configuration, "tool": "echo", "arguments": arguments });
+            client.post(path, &body).await
+        };
+        same(&ask(named).await, &ask(&nothing).await);
+    }
+}
+
+/// Nothing of theirs is listed, by whatever is asked for, and none is opened for them.
+async fn of_sessions(client: &Client, victim: &Side, method: &Method) {
+    if *method == Method::POST {
+        for field in ["organization", "organization_id", "org_id", "user", "subject", "id"] {
+            let mut body = json!({ "agent_type": "theirs" });
+            body[field] = json!(victim.tenant.id);
+            client.post(SESSIONS, &body).await.problem(400, "invalid");
         }
+        return;
+    }
+    for query in [
+        String::new(),
+        "?all=true".to_owned(),
+        format!("?user={}", victim.member),
+        format!("?cursor={}", victim.session),
+    ] {
+        let answer = client.get(&format!("{SESSIONS}{query}")).await;
+        assert!([200, 403].contains(&answer.status.as_u16()), "{}", answer.text);
+        nothing_of(victim, &answer);
     }
 }
 
@@ -344,8 +397,8 @@ fn same(foreign: &Answer, missing: &Answer) {
 /// Nothing in an answer names the other side.
 fn nothing_of(victim: &Side, answer: &Answer) {
     let id = victim.tenant.id.to_string();
-    let Side { demo, only, own, only_name, own_name, prompts: [shared, private], member, .. } = victim;
-    for mark in [&id, demo, only, own, only_name, own_name, shared, private, member] {
+    let Side { demo, only, own, only_name, own_name, prompts: [shared, private], member, session, .. } = victim;
+    for mark in [&id, demo, only, own, only_name, own_name, shared, private, member, session] {
         assert!(!answer.text.contains(mark.as_str()), "{mark} is not theirs to see: {}", answer.text);
     }
 }

@@ -8,10 +8,13 @@ use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgPool};
 use uuid::Uuid;
 
-use crate::world::{System, Tenant};
+use crate::{
+    sessions,
+    world::{System, Tenant},
+};
 
 /// Table, pool, and what it is granted: `s`elect, `i`nsert, `u`pdate, `d`elete. Nothing else is.
-const GRANTED: [(&str, &str, &str); 18] = [
+const GRANTED: [(&str, &str, &str); 22] = [
     ("organizations", "session", "su"),
     ("organizations", "tool", "s"),
     ("users", "session", "siu"),
@@ -27,6 +30,10 @@ const GRANTED: [(&str, &str, &str); 18] = [
     ("mcp_configurations", "tool", "su"),
     ("mcp_tools", "token", "su"),
     ("mcp_tools", "tool", "siu"),
+    ("sessions", "session", "siud"),
+    ("sessions", "tool", "su"),
+    ("sessions", "controller", "su"),
+    ("audit_outbox", "controller", "i"),
     ("audit_outbox", "session", "i"),
     ("audit_outbox", "token", "i"),
     ("audit_outbox", "tool", "i"),
@@ -94,6 +101,7 @@ async fn filled(system: &System, superuser: &PgPool) -> Tenant {
     tenant.register("sealed", &system.demo_url, secret).await;
     let answer = tenant.call("demo", "echo", json!({ "text": "x" })).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
+    sessions::open(&tenant.user, json!({})).await;
     let prompt = json!({ "scope": "organization", "name": "filled", "content": "x" });
     assert_eq!(tenant.admin.post("/api/v1/prompts", &prompt).await.status, 201);
     let id = tenant.id.to_string();

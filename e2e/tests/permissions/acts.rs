@@ -102,6 +102,8 @@ fn listening() -> Vec<Act> {
         "calls.>",
         "work.>",
         "audit.>",
+        "events.>",
+        "events.*",
         "kv.>",
         "$KV.>",
         "$JS.>",
@@ -115,6 +117,10 @@ fn listening() -> Vec<Act> {
     ] {
         acts.push(Act::subscribe(everything, None, &[]));
         acts.push(Act::subscribe(everything, Some("w"), &[]));
+    }
+    // To the server the whole is a token like any other: no subject there is longer.
+    for everything in ["told.*", "told.>"] {
+        acts.push(Act::subscribe(everything, None, &["gateway"]).harmless());
     }
     for role in ROLES {
         acts.push(Act::subscribe(format!("_INBOX_{role}.>"), None, &[role]).harmless());
@@ -156,6 +162,10 @@ fn sending() -> Vec<Act> {
     acts.push(Act::publish(format!("calls.{PARTITIONS}.tool.{organization}"), &[]));
     acts.push(Act::publish(format!("audit.{organization}"), &POOLS));
     acts.push(Act::publish(format!("audit.{organization}.more"), &[]));
+    acts.push(Act::publish(format!("events.{organization}"), &["session"]));
+    acts.push(Act::publish(format!("events.{organization}.more"), &[]));
+    // What the server did not republish would be told to members.
+    acts.push(Act::publish(format!("told.{organization}"), &[]));
     acts.push(Act::publish("_INBOX_gateway.permissions.nobody", &POOLS).harmless());
     for pool in POOLS {
         // Tool workers pass calls on, each to the other's inbox.
@@ -179,6 +189,7 @@ fn state() -> Vec<Act> {
             Bucket::Access => (&["session"], &["gateway", "session", "token", "tool"]),
             Bucket::Limits => (&["session"], &["gateway", "session", "token", "tool", "controller"]),
             Bucket::Configs => (&["token"], &["token", "tool"]),
+            Bucket::Sessions => (&["session"], &["session", "tool"]),
             Bucket::Prompts => (&["session"], &["session"]),
             Bucket::Instances => (&[], &["gateway"]),
         };
@@ -240,8 +251,13 @@ fn jetstream() -> Vec<Act> {
         for act in ["CREATE", "DURABLE.CREATE", "DELETE", "INFO", "PAUSE", "UNPIN", "LEADER.STEPDOWN", "MSG.NEXT"] {
             acts.extend(administering(&format!("CONSUMER.{act}.{stream}.spy")));
         }
-        // Buckets have readers of their own.
-        if !stream.starts_with("KV_") {
+        // Buckets have readers of their own, and so have events.
+        if stream == streams::EVENTS {
+            for request in ["STREAM.MSG.GET", "STREAM.INFO"] {
+                acts.push(Act::publish(format!("js.{request}.{stream}"), &["gateway"]).harmless());
+                acts.push(Act::publish(format!("$JS.API.{request}.{stream}"), &[ADMINISTRATOR]).harmless());
+            }
+        } else if !stream.starts_with("KV_") {
             acts.extend(administering(&format!("STREAM.MSG.GET.{stream}")));
             acts.extend(administering(&format!("STREAM.INFO.{stream}")));
         }

@@ -46,7 +46,20 @@ fn owned(statements: &[&str]) -> Vec<String> {
 }
 
 /// What is shared is shared for reading, or for writing only, or for some columns.
-const BEYOND: [(&str, &[&str]); 4] = [
+const BEYOND: [(&str, &[&str]); 5] = [
+    (
+        "controller",
+        &[
+            "INSERT INTO sessions (organization_id) VALUES (app.org_id())",
+            "DELETE FROM sessions",
+            "UPDATE sessions SET subject = 'x'",
+            "UPDATE sessions SET prompt = '{}'",
+            "UPDATE sessions SET touched_at = now()",
+            "SELECT FROM audit_outbox",
+            "DELETE FROM audit_outbox",
+            "UPDATE audit_outbox SET event = ''",
+        ],
+    ),
     (
         "tool",
         &[
@@ -61,6 +74,11 @@ const BEYOND: [(&str, &[&str]); 4] = [
             "DELETE FROM mcp_configurations",
             "UPDATE tenant_keys SET state = 'retired'",
             "UPDATE organizations SET concurrency_limit = 256",
+            "INSERT INTO sessions (organization_id) VALUES (app.org_id())",
+            "DELETE FROM sessions",
+            "UPDATE sessions SET state = 'ended'",
+            "UPDATE sessions SET expires_at = now()",
+            "UPDATE sessions SET subject = 'x'",
             "INSERT INTO users (organization_id, subject, role) VALUES (app.org_id(), 'x', 'admin')",
             "SELECT FROM audit_outbox",
             "DELETE FROM audit_outbox",
@@ -71,6 +89,10 @@ const BEYOND: [(&str, &[&str]); 4] = [
         "session",
         &[
             "SELECT FROM audit_outbox",
+            "UPDATE sessions SET subject = 'x'",
+            "UPDATE sessions SET prompt = '{}'",
+            "UPDATE sessions SET expires_at = now()",
+            "UPDATE sessions SET files_quota_bytes = 0",
             "DELETE FROM users",
             "UPDATE users SET subject = 'x'",
             "UPDATE organizations SET id = gen_random_uuid()",
@@ -122,32 +144,56 @@ const BEYOND: [(&str, &[&str]); 4] = [
     ),
 ];
 
+/// Tables of which a pool is granted nothing.
+const FORBIDDEN: [(&str, &[&str]); 5] = [
+    ("session", &["tenant_keys", "audit_logs"]),
+    (
+        "token",
+        &[
+            "organizations",
+            "users",
+            "sessions",
+            "audit_logs",
+            "system_prompts",
+            "prompt_versions",
+            "prompt_generations",
+        ],
+    ),
+    ("tool", &["users", "audit_logs", "system_prompts", "prompt_versions", "prompt_generations"]),
+    (
+        "audit",
+        &[
+            "organizations",
+            "users",
+            "sessions",
+            "tenant_keys",
+            "mcp_configurations",
+            "mcp_tools",
+            "audit_outbox",
+            "system_prompts",
+            "prompt_versions",
+            "prompt_generations",
+        ],
+    ),
+    (
+        "controller",
+        &[
+            "organizations",
+            "users",
+            "tenant_keys",
+            "mcp_configurations",
+            "mcp_tools",
+            "audit_logs",
+            "system_prompts",
+            "prompt_versions",
+            "prompt_generations",
+        ],
+    ),
+];
+
 pub(crate) async fn a_pool_cannot_reach_another_pools_tables(system: Arc<System>) {
     let tenant = system.organization().await;
-    let forbidden: [(&str, &[&str]); 5] = [
-        ("session", &["tenant_keys", "audit_logs"]),
-        ("token", &["organizations", "users", "audit_logs", "system_prompts", "prompt_versions", "prompt_generations"]),
-        ("tool", &["users", "audit_logs", "system_prompts", "prompt_versions", "prompt_generations"]),
-        (
-            "audit",
-            &[
-                "organizations",
-                "users",
-                "tenant_keys",
-                "mcp_configurations",
-                "mcp_tools",
-                "audit_outbox",
-                "system_prompts",
-                "prompt_versions",
-                "prompt_generations",
-            ],
-        ),
-        (
-            "controller",
-            &["organizations", "users", "tenant_keys", "mcp_configurations", "mcp_tools", "audit_outbox", "audit_logs"],
-        ),
-    ];
-    for (pool, tables) in forbidden {
+    for (pool, tables) in FORBIDDEN {
         let mut statements = Vec::new();
         for table in tables {
             statements.push(format!("SELECT FROM {table}"));

@@ -7,7 +7,7 @@ use super::{POOLS, database::attempt};
 use crate::world::System;
 
 /// Who may call what. The settings' readers are every pool's: policies call them.
-const CALLERS: [(&str, &[&str]); 26] = [
+const CALLERS: [(&str, &[&str]); 30] = [
     ("org_id", &POOLS),
     ("subject", &POOLS),
     ("role", &POOLS),
@@ -33,6 +33,10 @@ const CALLERS: [(&str, &[&str]); 26] = [
     ("organizations_to_renew", &["token"]),
     ("configurations_to_reseal", &["token"]),
     ("raise_configuration_generation", &[]),
+    ("keep_session", &[]),
+    ("sessions_to_end", &["controller"]),
+    ("sessions_with_hooks", &["session"]),
+    ("sessions_long_gone", &["session"]),
     ("platform_role", &["session"]),
     ("keep_prompt_version", &[]),
 ];

@@ -77,6 +77,13 @@ pub(super) fn trials(world: &Arc<World>) -> Vec<Trial> {
             a_cut_between_a_gateway_and_nats_heals,
             a_cut_between_nats_and_a_pool_that_runs_no_calls_stops_none,
         }
+        sessions {
+            a_session_worker_killed_at_any_step_leaves_nothing_half_done,
+            sessions_under_load_survive_many_killed_workers,
+            sessions_expire_for_their_members_without_a_controller_and_once_with_two,
+            without_postgresql_or_nats_sessions_are_refused_and_then_go_on,
+            a_gateway_that_is_told_to_stop_ends_its_streams_at_once,
+        }
         outages {
             a_restart_of_nats_is_told_honestly_and_heals,
             without_postgresql_known_servers_are_called_and_the_trail_is_kept,

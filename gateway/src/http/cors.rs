@@ -33,7 +33,7 @@ use super::problem::Problem;
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE");
 const REQUEST_HEADERS: HeaderValue =
-    HeaderValue::from_static("authorization, content-type, if-match, prefer, traceparent, x-request-id");
+    HeaderValue::from_static("authorization, content-type, if-match, last-event-id, prefer, traceparent, x-request-id");
 const RESPONSE_HEADERS: HeaderValue =
     HeaderValue::from_static("etag, location, retry-after, www-authenticate, x-request-id");
 /// How long a browser may remember a preflight, in seconds.

@@ -7,7 +7,10 @@ use poem::{FromRequest, Request, RequestBody, Result, http::header};
 use shared::{Context, Fault};
 
 use super::{Gateway, problem::Problem};
-use crate::{access::Origin, auth};
+use crate::{
+    access::Origin,
+    auth::{self, Verified},
+};
 
 /// The context of an authenticated request.
 #[derive(Clone, Debug)]
@@ -22,6 +25,22 @@ impl Deref for Identity {
 }
 
 impl<'a> FromRequest<'a> for Identity {
+    async fn from_request(request: &'a Request, body: &mut RequestBody) -> Result<Self> {
+        let Bearer { context, .. } = Bearer::from_request(request, body).await?;
+        Ok(Self(context))
+    }
+}
+
+/// The same with what the token says, for what outlasts a request.
+#[derive(Clone, Debug)]
+pub struct Bearer {
+    /// The context of the request.
+    pub context: Context,
+    /// The token.
+    pub verified: Arc<Verified>,
+}
+
+impl<'a> FromRequest<'a> for Bearer {
     async fn from_request(request: &'a Request, _body: &mut RequestBody) -> Result<Self> {
         let gateway: &Arc<Gateway> =
             request.data().ok_or_else(|| Problem::from(Fault::internal("no gateway in the request")))?;
@@ -32,6 +51,6 @@ impl<'a> FromRequest<'a> for Identity {
         let verified = gateway.authenticator.verify(token).await.map_err(Problem::from)?;
         gateway.origins.check(request.headers(), verified.organization).map_err(Problem::from)?;
         let context = gateway.access.admit(&verified, origin).await.map_err(Problem::from)?;
-        Ok(Self(context))
+        Ok(Self { context, verified })
     }
 }

@@ -171,6 +171,12 @@ impl Operation {
         self.or_fails(OF_ANY_COMMAND)
     }
 
+    /// Sends no command, but is for members alone; `name` stands for the command's.
+    pub(super) fn for_members(mut self, name: &'static str) -> Self {
+        self.sends = Some(Sends { name, access: Access::User });
+        self.or_fails([Code::Unauthenticated, Code::Forbidden, Code::Throttled, Code::Unavailable, Code::Internal])
+    }
+
     /// Reads the path's `:id` as this type of id.
     pub(super) fn at_id<T: JsonSchema>(self) -> Self {
         self.at::<T>("id", "Which.").or_fails([Code::Unknown])
@@ -192,6 +198,11 @@ impl Operation {
     pub(super) fn may_match(self) -> Self {
         self.parameter::<IfMatch>(Place::Header, "If-Match", "Only if it still has this `ETag`.", false)
             .or_fails([Code::Stale])
+    }
+
+    /// Reads a header where there is one.
+    pub(super) fn may_bring<T: JsonSchema>(self, name: &'static str, about: &'static str) -> Self {
+        self.parameter::<T>(Place::Header, name, about, false)
     }
 
     /// Answers with the `ETag` of what it shows.

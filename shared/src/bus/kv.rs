@@ -21,6 +21,8 @@ use self::following::{keep, read_from};
 
 /// How often a write is tried against others.
 const PUT_ATTEMPTS: usize = 5;
+/// How often a copy lets go of what it need not remember.
+const FORGET_EVERY: Duration = Duration::from_mins(1);
 /// How often a copy is compared with the bucket.
 const COMPARE_EVERY: Duration = Duration::from_secs(2);
 
@@ -33,6 +35,8 @@ pub enum Bucket {
     Access,
     /// Organization and configuration -> generation.
     Configs,
+    /// Organization and session -> that it is over.
+    Sessions,
     /// Organization -> generation of its prompts.
     Prompts,
     /// Role and process -> heartbeat.
@@ -41,7 +45,8 @@ pub enum Bucket {
 
 impl Bucket {
     /// Every bucket.
-    pub const ALL: [Self; 5] = [Self::Limits, Self::Access, Self::Configs, Self::Prompts, Self::Instances];
+    pub const ALL: [Self; 6] =
+        [Self::Limits, Self::Access, Self::Configs, Self::Sessions, Self::Prompts, Self::Instances];
 
     /// The bucket's name.
     pub const fn name(self) -> &'static str {
@@ -49,6 +54,7 @@ impl Bucket {
             Self::Limits => "LIMITS",
             Self::Access => "ACCESS",
             Self::Configs => "CONFIGS",
+            Self::Sessions => "SESSIONS",
             Self::Prompts => "PROMPTS",
             Self::Instances => "INSTANCES",
         }
@@ -67,6 +73,16 @@ impl Bucket {
     /// Where changes are republished: this and the key.
     pub fn watch_prefix(self) -> String {
         format!("kv.{}.", self.name())
+    }
+
+    /// How long a copy remembers an entry. The server lets go of one without a word when its time is over:
+    /// where keys are not used again, copies must not keep them for ever.
+    const fn remembered_for(self) -> Option<Duration> {
+        match self {
+            // Twice as long as the server keeps one.
+            Self::Sessions => Some(Duration::from_hours(2)),
+            Self::Limits | Self::Access | Self::Configs | Self::Prompts | Self::Instances => None,
+        }
     }
 
     /// Heartbeats do not; what was decided does.

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use super::{
     kv::Watch,
     state::{Limits, access_key, limits_key},
@@ -54,6 +56,11 @@ impl Standing {
         tokio::time::timeout(patience, fresh).await.unwrap_or(false)
     }
 
+    /// Follows changes.
+    pub fn changes(&self) -> Changes {
+        Changes { members: self.members.changes(), organizations: self.organizations.changes() }
+    }
+
     /// False where nothing was ever heard of the organization.
     pub fn knows(&self, organization: OrganizationId) -> bool {
         self.organizations.look(&limits_key(organization), |_| ()).is_some()
@@ -80,6 +87,24 @@ impl Standing {
     /// What is stored of a member, by the key of their entry.
     pub fn member(&self, access_key: &str) -> Option<Admitted> {
         self.members.get(access_key)
+    }
+}
+
+/// Tells that something about members or organizations has changed.
+#[derive(Clone, Debug)]
+pub struct Changes {
+    members: watch::Receiver<u64>,
+    organizations: watch::Receiver<u64>,
+}
+
+impl Changes {
+    /// Waits for the next change.
+    pub async fn changed(&mut self) {
+        tokio::select! {
+            Ok(()) = self.members.changed() => {}
+            Ok(()) = self.organizations.changed() => {}
+            else => std::future::pending().await,
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     command::users::Admitted,
-    id::{ConfigurationId, OrganizationId},
+    id::{ConfigurationId, OrganizationId, SessionId},
 };
 
 /// `LIMITS`: what an organization may use.
@@ -59,6 +59,18 @@ pub struct ConfigurationState {
     pub removed: bool,
 }
 
+/// `SESSIONS`: that a session is over. Nothing is told of one that is open: its row says whether it can
+/// be used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionState {
+    /// The row's generation.
+    pub generation: i64,
+    /// True once it is over.
+    pub ended: bool,
+    /// Whose it is.
+    pub subject: String,
+}
+
 /// `PROMPTS`: how often an organization's prompts, and its members', were written. The platform's own
 /// organization stands for the global ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,6 +105,17 @@ impl Generation for ConfigurationState {
     /// fill the bucket for ever.
     fn kept_for(&self) -> Option<Duration> {
         self.removed.then_some(Duration::from_hours(1))
+    }
+}
+
+impl Generation for SessionState {
+    fn generation(&self) -> i64 {
+        self.generation
+    }
+
+    /// As with a configuration: whatever a worker keeps of a session is younger than that.
+    fn kept_for(&self) -> Option<Duration> {
+        self.ended.then_some(Duration::from_hours(1))
     }
 }
 
@@ -133,6 +156,11 @@ pub fn access_key(organization: OrganizationId, subject: &str) -> String {
 /// The key of a configuration.
 pub fn configuration_key(organization: OrganizationId, configuration: ConfigurationId) -> String {
     format!("{organization}.{configuration}")
+}
+
+/// The key of a session.
+pub fn session_key(organization: OrganizationId, session: SessionId) -> String {
+    format!("{organization}.{session}")
 }
 
 #[cfg(test)]

@@ -5,13 +5,22 @@ use std::time::Duration;
 
 use async_nats::jetstream::stream::{Config, DiscardPolicy, Republish, RetentionPolicy, StorageType};
 
-use super::{administration::Administration, kv::Bucket};
+use super::{
+    administration::Administration,
+    kv::Bucket,
+    subject::{events_of, told},
+};
 use crate::{fault::Fault, id::PARTITIONS};
 
 /// The stream of audit events.
 pub const AUDIT: &str = "AUDIT";
 /// The durable consumer the audit pool reads by.
 pub const AUDIT_WRITER: &str = "writer";
+
+/// The stream of tenant events.
+pub const EVENTS: &str = "EVENTS";
+/// Tenant events of one organization that are kept.
+pub const EVENTS_PER_ORGANIZATION: i64 = 2_000;
 
 const MEBIBYTE: i64 = 1024 * 1024;
 
@@ -39,6 +48,7 @@ pub fn calls(partition: u16) -> String {
 pub fn all(sizes: Sizes) -> Vec<Config> {
     let mut streams: Vec<Config> = (0..PARTITIONS).map(|partition| calls_stream(partition, sizes)).collect();
     streams.push(audit_stream(sizes));
+    streams.push(events_stream(sizes));
     streams.extend(Bucket::ALL.map(|bucket| bucket_stream(bucket, sizes)));
     streams
 }
@@ -77,6 +87,34 @@ fn audit_stream(sizes: Sizes) -> Config {
         duplicate_window: Duration::from_mins(2),
         deny_delete: true,
         deny_purge: true,
+        max_consumers: 16,
+        ..Default::default()
+    }
+}
+
+fn events_stream(sizes: Sizes) -> Config {
+    Config {
+        name: EVENTS.to_owned(),
+        subjects: vec![events_of("*")],
+        retention: RetentionPolicy::Limits,
+        storage: StorageType::File,
+        num_replicas: usize::from(sizes.replicas),
+        // News, not records: the oldest go first, those of the organization that says most before others'.
+        discard: DiscardPolicy::Old,
+        max_messages_per_subject: EVENTS_PER_ORGANIZATION,
+        max_bytes: 256 * MEBIBYTE,
+        max_age: Duration::from_hours(1),
+        duplicate_window: Duration::from_mins(2),
+        allow_rollup: false,
+        deny_delete: true,
+        deny_purge: true,
+        allow_direct: false,
+        // Gateways listen here: no consumer, as with buckets.
+        republish: Some(Republish {
+            source: events_of("*"),
+            destination: told("{{wildcard(1)}}"),
+            headers_only: false,
+        }),
         max_consumers: 16,
         ..Default::default()
     }

@@ -40,6 +40,16 @@ pub fn audit(organization: OrganizationId) -> String {
     format!("audit.{organization}")
 }
 
+/// `events.<org>`: what an organization's members are told. `*` stands for every organization.
+pub fn events_of(organization: &str) -> String {
+    format!("events.{organization}")
+}
+
+/// `told.<org>`: the same as the server republishes it to gateways.
+pub fn told(organization: &str) -> String {
+    format!("told.{organization}")
+}
+
 /// `_INBOX_<user>`: replies to a NATS user. Users cannot subscribe each other's.
 pub fn inbox_prefix(user: &str) -> String {
     format!("_INBOX_{user}")

@@ -13,8 +13,8 @@ use serde::Serialize;
 use super::{
     Role, administration, intake,
     kv::Bucket,
-    streams::{self, AUDIT, AUDIT_WRITER, Sizes},
-    subject::{API_PREFIX, WORK_GROUP, api, direct_to, inbox_prefix, nobody, pass, work},
+    streams::{self, AUDIT, AUDIT_WRITER, EVENTS, Sizes},
+    subject::{API_PREFIX, WORK_GROUP, api, direct_to, events_of, inbox_prefix, nobody, pass, told, work},
 };
 use crate::{command::Pool, id::PARTITIONS};
 
@@ -38,6 +38,10 @@ pub fn permissions(role: Role) -> Permissions {
             publish.extend(Pool::ALL.map(direct_to));
             publish.extend((0..PARTITIONS).map(|partition| format!("calls.{partition}.*.*")));
             watches(&[Bucket::Access, Bucket::Limits, Bucket::Instances], &mut publish, &mut subscribe);
+            // Tenant events: what was said before, and what is said now.
+            publish.push(api(&format!("STREAM.INFO.{EVENTS}")));
+            publish.push(api(&format!("STREAM.MSG.GET.{EVENTS}")));
+            subscribe.push(told("*"));
         }
         Role::Pool(pool) => {
             publish.push(format!("{}.>", inbox_prefix(Role::Gateway.name())));
@@ -56,8 +60,10 @@ fn pool_permissions(pool: Pool, publish: &mut Vec<String>, subscribe: &mut Vec<S
         Pool::Session => {
             publish.push(format!("{}>", Bucket::Access.subject_prefix()));
             publish.push(format!("{}>", Bucket::Limits.subject_prefix()));
+            publish.push(format!("{}>", Bucket::Sessions.subject_prefix()));
             publish.push(format!("{}>", Bucket::Prompts.subject_prefix()));
-            watches(&[Bucket::Access, Bucket::Limits, Bucket::Prompts], publish, subscribe);
+            publish.push(events_of("*"));
+            watches(&[Bucket::Access, Bucket::Limits, Bucket::Sessions, Bucket::Prompts], publish, subscribe);
         }
         Pool::Token => {
             publish.push(format!("{}>", Bucket::Configs.subject_prefix()));
@@ -69,7 +75,7 @@ fn pool_permissions(pool: Pool, publish: &mut Vec<String>, subscribe: &mut Vec<S
             publish.push(pass(pool));
             publish.push(format!("{}.>", inbox_prefix(pool.name())));
             subscribe.push(format!("{} {WORK_GROUP}", pass(pool)));
-            watches(&[Bucket::Configs, Bucket::Access, Bucket::Limits], publish, subscribe);
+            watches(&[Bucket::Configs, Bucket::Access, Bucket::Limits, Bucket::Sessions], publish, subscribe);
         }
         Pool::Audit => {
             publish.push(api(&format!("CONSUMER.INFO.{AUDIT}.{AUDIT_WRITER}")));
@@ -121,9 +127,10 @@ struct Imports {
 impl Imports {
     /// Exactly what some role may publish to JetStream, or hear from it.
     fn new() -> Self {
-        let from_jetstream =
-            |subject: &String| ["$", "calls.", "audit.", "js."].iter().any(|prefix| subject.starts_with(prefix));
-        let delivered = |subject: &String| subject.starts_with("kv.");
+        let from_jetstream = |subject: &String| {
+            ["$", "calls.", "audit.", "events.", "js."].iter().any(|prefix| subject.starts_with(prefix))
+        };
+        let delivered = |subject: &String| ["kv.", "told."].iter().any(|prefix| subject.starts_with(prefix));
         let all = || Role::ALL.into_iter().map(permissions);
         Self {
             services: all().flat_map(|role| role.publish).filter(from_jetstream).collect(),

@@ -69,6 +69,7 @@ pub(super) struct Seen {
 #[derive(Clone, Debug)]
 struct Entry<T> {
     revision: u64,
+    heard_at: Instant,
     /// The number under which it was applied.
     applied: u64,
     /// Absent once deleted; the revision still guards against older news.
@@ -187,6 +188,11 @@ impl<T> State<T> {
         seen.revision
     }
 
+    /// Lets go of what was heard longer ago than `age`.
+    pub(super) fn forget(&self, age: Duration) {
+        self.write().by_key.retain(|_, entry| entry.heard_at.elapsed() < age);
+    }
+
     fn complete(&self) -> Option<Complete> {
         *self.complete.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -220,11 +226,12 @@ impl<T: DeserializeOwned> State<T> {
         let applied = {
             let mut entries = self.write();
             let applied = entries.applied + 1;
-            let known = entries.by_key.entry(key).or_insert(Entry { revision: 0, applied: 0, value: None });
+            let heard_at = Instant::now();
+            let known = entries.by_key.entry(key).or_insert(Entry { revision: 0, heard_at, applied: 0, value: None });
             if known.revision >= revision {
                 return Some(());
             }
-            (known.revision, known.applied) = (revision, applied);
+            (known.revision, known.heard_at, known.applied) = (revision, heard_at, applied);
             match read {
                 Some(Some(value)) => known.value = Some(value),
                 Some(None) => {}
@@ -263,6 +270,18 @@ mod tests {
         assert_eq!(copy.since(seen), [("earlier".to_owned(), 2)]);
         apply(&copy, "later", 8, 3);
         assert_eq!(copy.get("later"), Some(1), "older news of one entry is no news");
+    }
+
+    #[test]
+    fn what_was_heard_long_ago_is_let_go_of() {
+        let copy = Watch::<u32>::empty();
+        apply(&copy, "key", 1, 1);
+        copy.state.forget(Duration::from_hours(2));
+        assert_eq!(copy.get("key"), Some(1));
+        copy.state.forget(Duration::ZERO);
+        assert_eq!(copy.get("key"), None);
+        apply(&copy, "key", 2, 2);
+        assert_eq!(copy.get("key"), Some(2), "and heard again");
     }
 
     #[test]

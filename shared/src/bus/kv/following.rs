@@ -10,7 +10,7 @@ use futures::StreamExt;
 use serde::de::DeserializeOwned;
 
 use super::{
-    Bucket, COMPARE_EVERY,
+    Bucket, COMPARE_EVERY, FORGET_EVERY,
     copy::{Seen, State},
 };
 use crate::bus::{Bus, subject};
@@ -27,6 +27,7 @@ pub(super) async fn keep<T: DeserializeOwned>(bus: Bus, bucket: Bucket, state: A
 async fn follow<T: DeserializeOwned>(bus: &Bus, bucket: Bucket, state: &State<T>) -> anyhow::Result<()> {
     let mut news = bus.0.client.subscribe(format!("{}>", bucket.watch_prefix())).await?;
     let mut compare = tokio::time::interval(COMPARE_EVERY);
+    let mut forget = tokio::time::interval(FORGET_EVERY);
     let mut connections = bus.connections();
     loop {
         tokio::select! {
@@ -37,6 +38,7 @@ async fn follow<T: DeserializeOwned>(bus: &Bus, bucket: Bucket, state: &State<T>
                 }
             }
             _ = compare.tick() => catch_up(bus, bucket, state).await?,
+            _ = forget.tick() => if let Some(age) = bucket.remembered_for() { state.forget(age) },
             // What was said while the connection was gone was not heard.
             Ok(()) = connections.changed() => catch_up(bus, bucket, state).await?,
         }
