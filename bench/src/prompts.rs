@@ -56,7 +56,8 @@ pub(crate) async fn measure(stack: &Stack, member: &Member) -> Result<Prompts> {
     };
     tokio::time::timeout(PATIENCE, ready).await.context("the shared state does not come")?;
     let text = Given { field: "text", text: "Answer in one sentence." };
-    let asked = Asked { subject: &member.subject, session: "bench", agent_type: "bench", text: Some(text) };
+    // As for a preview: an opening asks the database for the generations besides.
+    let asked = Asked { subject: &member.subject, session: "", agent_type: "bench", text: Some(text) };
     let compose = async |composer: &Composer, expected: usize| -> Result<f64> {
         let started = Instant::now();
         let mut transaction =

@@ -4,15 +4,15 @@
 
 use std::io::{self, Write};
 
-use shared::{Code, Fault};
+use shared::{Code, Fault, command::prompts::MAX_LAYER_BYTES};
 use tera::{Context, Tera};
 
 mod grammar;
 
-pub(super) use grammar::{Refused, check};
+pub(super) use grammar::{Outline, Refused, check};
 
-/// The most bytes that one template may turn into.
-pub(super) const MAX_RENDERED_BYTES: usize = 64 * 1024;
+/// The most bytes that one template may turn into: what its layer may.
+pub(super) const MAX_RENDERED_BYTES: usize = MAX_LAYER_BYTES;
 
 /// Compiles templates that passed [`check`], by name.
 pub(super) fn compile<'a>(templates: impl Iterator<Item = (String, &'a str)>) -> Result<Tera, Fault> {

@@ -12,7 +12,7 @@
 //! filter    = upper | lower | capitalize | title | trim | length | truncate(length=number)
 //! ```
 
-use super::super::variables::{LOOP, OF_A_TOOL, TOOLS, VARIABLES};
+use super::super::variables::{FOREIGN, LOOP, OF_A_TOOL, TOOLS, VARIABLES};
 
 /// The most outputs and tags of one template.
 const MAX_TAGS: usize = 200;
@@ -41,6 +41,8 @@ const RESERVED: [&str; 20] = [
 pub(in crate::prompts) struct Outline {
     /// Whether it speaks of tools.
     pub(in crate::prompts) tools: bool,
+    /// The variables whose values it tells, in whatever form, and somebody else chose.
+    pub(in crate::prompts) foreign: Vec<&'static str>,
 }
 
 /// Why a template is not allowed, and where.
@@ -192,7 +194,7 @@ impl<'a> Reader<'a> {
                 true
             }
             Token::Name(name) => {
-                self.variable(END, name)?;
+                self.told(END, name)?;
                 is_text = name != "loop";
                 false
             }
@@ -239,8 +241,18 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The rest of a variable that begins with this name.
-    fn variable(&mut self, end: &str, first: &str) -> Result<(), Refused> {
+    /// The rest of a variable that is put into the text, noted if its value is somebody else's.
+    fn told(&mut self, end: &str, first: &str) -> Result<(), Refused> {
+        let name = self.variable(end, first)?;
+        let foreign = FOREIGN.iter().find(|foreign| **foreign == name);
+        if let Some(foreign) = foreign.filter(|foreign| !self.outline.foreign.contains(foreign)) {
+            self.outline.foreign.push(foreign);
+        }
+        Ok(())
+    }
+
+    /// The rest of a variable that begins with this name; its documented name.
+    fn variable(&mut self, end: &str, first: &str) -> Result<String, Refused> {
         let mut field = None;
         if self.peek(end)? == Token::Sign(".") {
             self.token(end)?;
@@ -258,7 +270,7 @@ impl<'a> Reader<'a> {
             field => !in_loop && VARIABLES.contains(&(first, field.unwrap_or_default())),
         };
         if is_known {
-            return Ok(());
+            return Ok(format!("{}.{}", if in_loop { TOOLS } else { first }, field.unwrap_or_default()));
         }
         let name = field.map_or_else(|| shown(first), |field| format!("{}.{}", shown(first), shown(field)));
         Err(self.refuse(format!("There is no variable `{name}` here.")))
@@ -351,7 +363,7 @@ impl<'a> Reader<'a> {
                 self.outline.tools = true;
                 Ok(())
             }
-            Token::Name(name) => self.variable(end, name),
+            Token::Name(name) => self.variable(end, name).map(drop),
             _ => Err(self.refuse("Expected a variable or a string.")),
         }
     }
