@@ -52,6 +52,11 @@ impl fmt::Display for Gate {
 
 /// All gates with what was measured.
 pub(crate) fn gates(results: &Results) -> Vec<Gate> {
+    of_calls(results).into_iter().chain(of_prompts(results)).collect()
+}
+
+/// Those of calls.
+fn of_calls(results: &Results) -> Vec<Gate> {
     let rate = |sample: &Sample| sample.figures.calls_per_s;
     let p50 = |sample: &Sample| sample.figures.p50_ms;
     let (one, many) = (Level::echo(1), Level::echo(64));
@@ -110,6 +115,12 @@ pub(crate) fn gates(results: &Results) -> Vec<Gate> {
             goal: None,
             unit: "",
         },
+    ]
+}
+
+/// Those of composing prompts.
+fn of_prompts(results: &Results) -> [Gate; 2] {
+    [
         Gate {
             what: "a prompt of all four layers, from what a worker keeps",
             measured: results.prompts().map(|prompts| prompts.kept_ms),

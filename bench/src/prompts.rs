@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result};
 use serde_json::json;
 use shared::bus::{Bus, Role, kv::Bucket};
 use shared::command::Pool;
@@ -83,7 +83,7 @@ pub(crate) async fn measure(stack: &Stack, member: &Member) -> Result<Prompts> {
 }
 
 fn failed(fault: shared::Fault) -> anyhow::Error {
-    anyhow!("{fault}")
+    anyhow::Error::msg(fault)
 }
 
 /// Something in each layer but the session's, templates and tools among it.

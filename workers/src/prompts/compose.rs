@@ -36,7 +36,7 @@ pub(super) struct Nonce(String);
 impl Nonce {
     /// A new one: 128 random bits.
     pub(super) fn new() -> Self {
-        Self(rand::random::<[u8; 16]>().iter().fold(String::with_capacity(32), hex::append))
+        Self(rand::random::<[u8; 16]>().into_iter().fold(String::with_capacity(32), hex::append))
     }
 
     #[cfg(test)]

@@ -20,6 +20,8 @@ const MAX_TAGS: usize = 200;
 const MAX_DEPTH: usize = 8;
 /// The most `elif` of one `if`: the engine reads each within the one before it.
 const MAX_ELIFS: usize = 16;
+/// The most `if` and `elif` around one place together: so deep does the engine recurse.
+const MAX_LEVELS: usize = 17;
 /// The most tests of one condition.
 const MAX_TESTS: usize = 8;
 /// The most filters of one value.
@@ -155,7 +157,7 @@ impl<'a> Reader<'a> {
                 (Token::Number(number.ok_or_else(|| self.refuse("The number is too large."))?), length)
             }
             '"' | '\'' => {
-                let close = rest[1..].find([first, '\\']).filter(|close| rest[1..].as_bytes()[*close] != b'\\');
+                let close = rest[1..].find([first, '\\']).filter(|close| rest.as_bytes()[1 + *close] != b'\\');
                 let close = close.ok_or_else(|| self.refuse("A string is not closed, or has a backslash."))?;
                 (Token::String, close + 2)
             }
@@ -276,6 +278,15 @@ impl<'a> Reader<'a> {
         Err(self.refuse(format!("There is no variable `{name}` here.")))
     }
 
+    /// Refuses what stands too deep, whatever it is deep in.
+    fn level(&self) -> Result<(), Refused> {
+        let levels = self.open.iter().map(|open| if let Open::If { elifs, .. } = open { 1 + elifs } else { 0 });
+        if levels.sum::<usize>() > MAX_LEVELS {
+            return Err(self.refuse(format!("At most {MAX_LEVELS} `if` and `elif` stand around one place.")));
+        }
+        Ok(())
+    }
+
     fn tag(&mut self) -> Result<(), Refused> {
         const END: &str = "%}";
         let Token::Name(name) = self.token(END)? else { return Err(self.refuse("Expected the name of a tag.")) };
@@ -286,11 +297,13 @@ impl<'a> Reader<'a> {
                     return Err(self.refuse(format!("One `if` stands within at most {} others.", MAX_DEPTH - 1)));
                 }
                 self.open.push(Open::If { has_else: false, elifs: 0 });
+                self.level()?;
                 self.condition(END)
             }
             "elif" => match self.open.last_mut() {
                 Some(Open::If { has_else: false, elifs }) if *elifs < MAX_ELIFS => {
                     *elifs += 1;
+                    self.level()?;
                     self.condition(END)
                 }
                 Some(Open::If { has_else: false, .. }) => {

@@ -240,22 +240,19 @@ fn the_most_that_is_allowed_costs_little_and_ends_where_it_is_too_much() {
 /// the grammar allows needs little of a stack.
 #[test]
 fn the_deepest_that_is_allowed_fits_a_small_stack() {
-    let text = || {
+    let nested = |elifs: usize| {
         let test = format!("{}not user.id", "user.id == 'x' or ".repeat(7));
         let value = format!("{{{{ user.subject{} }}}}", " | upper".repeat(4));
-        let elifs = format!("{{% elif {test} %}}{value}").repeat(16);
-        let mut text = value.clone();
-        for depth in 0..8 {
-            // Chains of tests at every depth would be longer than a template may be.
-            let elifs = if depth == 0 { elifs.clone() } else { "{% elif not user.id %}".repeat(16) };
-            text = format!("{{% if {test} %}}x{elifs}{{% else %}}{text}{{% endif %}}");
-        }
-        format!("{{% for t in tools %}}{text}{{% endfor %}}")
+        let elifs = format!("{{% elif {test} %}}{value}").repeat(elifs);
+        let within = |inner: String, _| format!("{{% if {test} %}}x{elifs}{{% else %}}{inner}{{% endif %}}");
+        format!("{{% for t in tools %}}{}{{% endfor %}}", (0..8).fold(value, within))
     };
-    assert!(text().len() <= shared::command::prompts::MAX_SOURCE_BYTES, "{}", text().len());
+    let deepest = nested(1);
+    assert!(deepest.len() <= shared::command::prompts::MAX_SOURCE_BYTES, "{}", deepest.len());
+    assert!(check(&nested(2)).is_err());
     let small = std::thread::Builder::new().stack_size(512 * 1024);
     // Unoptimised frames are several times those of a release build.
-    let rendered = small.spawn(move || rendered(&text())).unwrap().join().unwrap();
+    let rendered = small.spawn(move || rendered(&deepest)).unwrap().join().unwrap();
     assert_eq!(rendered, "SOMEBODY".repeat(2));
 }
 
