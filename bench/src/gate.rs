@@ -52,6 +52,11 @@ impl fmt::Display for Gate {
 
 /// All gates with what was measured.
 pub(crate) fn gates(results: &Results) -> Vec<Gate> {
+    of_calls(results).into_iter().chain(of_prompts(results)).collect()
+}
+
+/// Those of calls.
+fn of_calls(results: &Results) -> Vec<Gate> {
     let rate = |sample: &Sample| sample.figures.calls_per_s;
     let p50 = |sample: &Sample| sample.figures.p50_ms;
     let (one, many) = (Level::echo(1), Level::echo(64));
@@ -113,10 +118,33 @@ pub(crate) fn gates(results: &Results) -> Vec<Gate> {
     ]
 }
 
+/// Those of composing prompts.
+fn of_prompts(results: &Results) -> [Gate; 2] {
+    [
+        Gate {
+            what: "a prompt of all four layers, from what a worker keeps",
+            measured: results.prompts().map(|prompts| prompts.kept_ms),
+            good: Good::AtMost,
+            bound: 0.2,
+            goal: None,
+            unit: " ms",
+        },
+        Gate {
+            what: "a prompt of all four layers, from PostgreSQL",
+            measured: results.prompts().map(|prompts| prompts.read_ms),
+            good: Good::AtMost,
+            bound: 10.0,
+            goal: None,
+            unit: " ms",
+        },
+    ]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::plan::Cell;
+    use crate::prompts::Prompts;
     use crate::results::tests::sample;
 
     fn results(native: &Sample, memory_mb: f64) -> Results {
@@ -129,6 +157,7 @@ mod tests {
             add(Target::Fastmcp, sample(300.0, 1.0, 1.0));
             add(Target::FastmcpProxy, sample(30.0, 1.0, 1.0));
         }
+        results.set_prompts(Prompts { kept_ms: 0.2, read_ms: 10.0 });
         results
     }
 
@@ -157,7 +186,19 @@ mod tests {
     }
 
     #[test]
+    fn composing_prompts_has_gates_of_its_own() {
+        for (prompts, word) in
+            [(Prompts { kept_ms: 0.3, read_ms: 1.0 }, "keeps"), (Prompts { kept_ms: 0.1, read_ms: 11.0 }, "PostgreSQL")]
+        {
+            let mut results = results(&sample(900.0, 1.0, 0.2), 100.0);
+            results.set_prompts(prompts);
+            let missed = missed(&results);
+            assert!(missed.len() == 1 && missed[0].contains(word), "{word}: {missed:?}");
+        }
+    }
+
+    #[test]
     fn what_was_not_measured_does_not_pass() {
-        assert_eq!(missed(&Results::default()).len(), 6);
+        assert_eq!(missed(&Results::default()).len(), 8);
     }
 }

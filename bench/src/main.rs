@@ -11,6 +11,7 @@ mod load;
 mod measure;
 mod plan;
 mod processes;
+mod prompts;
 mod report;
 mod results;
 mod run;

@@ -5,16 +5,27 @@ use std::collections::BTreeMap;
 
 use crate::measure::Sample;
 use crate::plan::{Cell, Level};
+use crate::prompts::Prompts;
 use crate::targets::Target;
 
 /// All samples of a run.
 #[derive(Debug, Default)]
-pub(crate) struct Results(BTreeMap<(Level, Target), BTreeMap<u8, Sample>>);
+pub(crate) struct Results(BTreeMap<(Level, Target), BTreeMap<u8, Sample>>, Option<Prompts>);
 
 impl Results {
     /// Adds one.
     pub(crate) fn add(&mut self, cell: Cell, sample: Sample) {
         self.0.entry((cell.level, cell.target)).or_default().insert(cell.round, sample);
+    }
+
+    /// Notes what composing a prompt takes.
+    pub(crate) const fn set_prompts(&mut self, prompts: Prompts) {
+        self.1 = Some(prompts);
+    }
+
+    /// What composing a prompt takes, if it was measured.
+    pub(crate) const fn prompts(&self) -> Option<Prompts> {
+        self.1
     }
 
     /// The median over rounds of a figure; none where nothing was measured.

@@ -78,6 +78,13 @@ async fn cells(targets: &Targets, run: &Run) -> Result<Results> {
         ));
         results.add(*cell, sample);
     }
+    if let Some(prompts) = targets.prompts().await.context("composing prompts")? {
+        say(&format!(
+            "prompts: {:.3} ms from what is kept, {:.2} ms from PostgreSQL",
+            prompts.kept_ms, prompts.read_ms
+        ));
+        results.set_prompts(prompts);
+    }
     Ok(results)
 }
 

@@ -4,7 +4,7 @@ pub(crate) mod aim;
 mod backlog;
 mod parts;
 mod running;
-mod switchboard;
+pub(crate) mod switchboard;
 
 use std::fmt;
 

@@ -268,6 +268,7 @@ fn main() -> ExitCode {
             what_a_user_wrote_is_cleaned_fenced_and_flagged_but_not_rewritten,
             what_a_template_is_told_is_data,
             a_write_is_in_what_every_worker_composes_next,
+            a_session_is_opened_with_the_latest_of_every_prompt,
             what_a_template_is_told_of_a_person_and_an_organization_is_the_latest,
             a_hostile_template_is_refused_on_save_and_no_worker_minds,
             a_hostile_template_in_the_database_is_not_rendered,

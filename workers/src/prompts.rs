@@ -19,8 +19,7 @@ use shared::{
 
 use self::{
     compose::{Nonce, Piece, put_together},
-    sanitise::sanitised,
-    sources::Sources,
+    sources::{Ready, Sources},
 };
 use crate::{announce::Announcement, pools::Session, run::Run, scope::Scope};
 
@@ -48,6 +47,13 @@ pub struct Asked<'a> {
     pub text: Option<Given<'a>>,
 }
 
+impl Asked<'_> {
+    /// Whether nobody keeps what is composed.
+    const fn is_preview(&self) -> bool {
+        self.session.is_empty()
+    }
+}
+
 /// Text that came with a request.
 #[derive(Clone, Copy, Debug)]
 pub struct Given<'a> {
@@ -57,39 +63,48 @@ pub struct Given<'a> {
     pub text: &'a str,
 }
 
+/// What looked suspicious, and the variable it came in through.
+type Seen = (&'static str, Option<&'static str>);
+
 /// The sign of text that had more in it than is seen.
 const HIDDEN: &str = "hidden_characters";
 
-/// Composes the prompt of one session, for a member whom the transaction's actor may compose it for. The
-/// lines around what users wrote carry a nonce of this composition: no two texts are the same.
+/// See [`Composer::compose`].
 pub async fn compose(parts: &Session, transaction: &mut Transaction, asked: &Asked<'_>) -> Result<Composed, Fault> {
-    let started = Instant::now();
-    let of_session = asked.text.map(of_session).transpose()?;
-    let (sources, was_kept) = parts.prompts.sources(transaction, asked.subject).await?;
-    let mut pieces = if sources.templates.is_some() {
-        // What a template costs is bounded, but not as little as one thread of all should bear.
-        let (session, agent_type) = (asked.session.to_owned(), asked.agent_type.to_owned());
-        let subject = asked.subject.to_owned();
-        let render = move || {
-            let asked = Asked { subject: &subject, session: &session, agent_type: &agent_type, text: None };
-            said(&sources, &asked)
+    parts.prompts.compose(transaction, asked).await
+}
+
+impl Composer {
+    /// Composes the prompt of one session, for a member whom the transaction's actor may compose it for. The
+    /// lines around what users wrote carry a nonce of this composition: no two texts are the same.
+    pub async fn compose(&self, transaction: &mut Transaction, asked: &Asked<'_>) -> Result<Composed, Fault> {
+        let started = Instant::now();
+        let of_session = asked.text.map(of_session).transpose()?;
+        let (sources, was_kept) = self.sources(transaction, asked).await?;
+        let mut pieces = if sources.templates.is_some() {
+            // What a template costs is bounded, but not as little as one thread of all should bear.
+            let (session, agent_type) = (asked.session.to_owned(), asked.agent_type.to_owned());
+            let subject = asked.subject.to_owned();
+            let render = move || {
+                let asked = Asked { subject: &subject, session: &session, agent_type: &agent_type, text: None };
+                said(&sources, &asked)
+            };
+            tokio::task::spawn_blocking(render).await.map_err(Fault::internal)??
+        } else {
+            said(&sources, asked)?
         };
-        tokio::task::spawn_blocking(render).await.map_err(Fault::internal)??
-    } else {
-        said(&sources, asked)?
-    };
-    pieces.extend(of_session);
-    let composed = put_together(pieces, &Nonce::new())?;
-    let sources = if was_kept { "kept" } else { "read" };
-    metrics::histogram!("switchboard_prompts_compose_seconds", "sources" => sources).record(started.elapsed());
-    Ok(composed)
+        pieces.extend(of_session);
+        let composed = put_together(pieces, &Nonce::new())?;
+        let sources = if was_kept { "kept" } else { "read" };
+        metrics::histogram!("switchboard_prompts_compose_seconds", "sources" => sources).record(started.elapsed());
+        Ok(composed)
+    }
 }
 
 /// The session's own text, if it may be one.
 fn of_session(given: Given<'_>) -> Result<Piece, Fault> {
     let text = checks::untrusted(given.field, given.text)?;
-    let mut signs = checks::signs_of(given.text, &text);
-    signs.dedup();
+    let signs = checks::signs_of(given.text, &text);
     Ok(Piece {
         layer: Layer::Session,
         priority: 0,
@@ -102,25 +117,22 @@ fn of_session(given: Given<'_>) -> Result<Piece, Fault> {
 
 /// What each prompt says to this session.
 fn said(sources: &Sources, asked: &Asked<'_>) -> Result<Vec<Piece>, Fault> {
-    let context = sources.templates.as_ref().map(|_| variables::context(&sources.standing, &sources.tools, asked));
-    let foreign = variables::foreign(&sources.standing, &sources.tools, asked);
+    let told = sources.templates.as_ref();
+    let told = told.map(|templates| (&templates.compiled, variables::of_session(&templates.base, asked)));
     let mut pieces = Vec::with_capacity(sources.prompts.len());
-    for prompt in &sources.prompts {
-        let (text, signs) = match (&prompt.source, &sources.templates, &context) {
-            (Source::Template(_), Some(templates), Some(context)) => {
-                let text = template::render(templates, &prompt.id.to_string(), context).map_err(|fault| Fault {
+    for Ready { prompt, signs, tells_agent_type } in &sources.prompts {
+        let mut signs = signs.clone();
+        let text = match (&prompt.source, &told) {
+            (Source::Template(_), Some((compiled, variables))) => {
+                if *tells_agent_type {
+                    signs.extend(variables::signs_of_agent_type(asked));
+                }
+                template::render(compiled, &prompt.id.to_string(), variables).map_err(|fault| Fault {
                     message: format!("The prompt `{}` cannot be used. {}", prompt.name, fault.message),
                     ..fault
-                })?;
-                let signs = variables::signs(&foreign, &text);
-                (text, signs)
+                })?
             }
-            (source, ..) if prompt.scope == Owner::User => {
-                let text = sanitised(source.text()).into_owned();
-                let signs = checks::signs_of(source.text(), &text);
-                (text, signs.into_iter().map(|sign| (sign, None)).collect())
-            }
-            (source, ..) => (source.text().to_owned(), Vec::new()),
+            (source, _) => source.text().to_owned(),
         };
         // A template may have nothing to say to this session.
         if !text.trim().is_empty() {
@@ -135,6 +147,14 @@ fn said(sources: &Sources, asked: &Asked<'_>) -> Result<Vec<Piece>, Fault> {
         }
     }
     Ok(pieces)
+}
+
+/// A prompt as its actor is shown it: who writes the platform's is for operators to know.
+fn shown(scope: &Scope<'_, Session>, mut prompt: Prompt) -> Prompt {
+    if prompt.scope == Owner::Global && !scope.context.actor.operator {
+        (prompt.created_by, prompt.updated_by) = (None, None);
+    }
+    prompt
 }
 
 /// Refuses who may not write what is this owner's.
@@ -188,7 +208,8 @@ impl Run for List {
 
     async fn run(self, scope: &mut Scope<'_, Session>) -> Result<Page<Prompt>, Fault> {
         let subject = &scope.context.actor.subject;
-        db::prompts::list(scope.read().await?, subject, &self).await
+        let page = db::prompts::list(scope.read().await?, subject, &self).await?;
+        Ok(Page { items: page.items.into_iter().map(|prompt| shown(scope, prompt)).collect(), next: page.next })
     }
 }
 
@@ -198,7 +219,8 @@ impl Run for Get {
     async fn run(self, scope: &mut Scope<'_, Session>) -> Result<Prompt, Fault> {
         scope.notes.resource("prompt", &self.id);
         let subject = &scope.context.actor.subject;
-        db::prompts::get(scope.read().await?, subject, self.id).await
+        let prompt = db::prompts::get(scope.read().await?, subject, self.id).await?;
+        Ok(shown(scope, prompt))
     }
 }
 
@@ -246,7 +268,7 @@ impl Run for Versions {
         scope.notes.resource("prompt", &self.id);
         let subject = &scope.context.actor.subject;
         let page = db::prompts::versions(scope.read().await?, &self).await?;
-        if page.items.is_empty() && self.cursor.is_none() {
+        if page.items.is_empty() {
             // Somebody else's to write, or not there at all.
             let seen = db::prompts::get(scope.read().await?, subject, self.id).await?;
             may_write(scope, seen.scope)?;

@@ -41,22 +41,31 @@ pub async fn serve(parts: Arc<Session>, stop: CancellationToken) {
 async fn pass(parts: &Session) -> Result<(), Fault> {
     parts.announcer.limits.ready().await;
     parts.announcer.access.ready().await;
-    parts.announcer.prompts.ready().await;
+    let mut prompts = Vec::new();
     let mut after = None;
     loop {
         let mut transaction = parts.database.on_behalf_of(OrganizationId::PLATFORM).await?;
         let ids = db::organizations::ids(&mut transaction, after).await?;
         drop(transaction);
-        let Some(last) = ids.last().copied() else { return Ok(()) };
+        let Some(last) = ids.last().copied() else { break };
         for id in ids {
-            organization(parts, id).await?;
+            prompts.extend(organization(parts, id).await?.map(|generation| (id, generation)));
         }
         after = Some(last);
     }
+    // Last, and not for long: who may act waits for no prompt.
+    tokio::time::timeout(SOON, parts.announcer.prompts.ready())
+        .await
+        .map_err(|_| Fault::internal("the copy of PROMPTS is not there yet"))?;
+    for (id, generation) in prompts {
+        parts.announcer.spread(&Announcement::Prompts(id, PromptsState { generation })).await;
+    }
+    Ok(())
 }
 
-/// Reads in one transaction, then spreads what the buckets do not hold.
-async fn organization(parts: &Session, id: OrganizationId) -> Result<(), Fault> {
+/// Reads in one transaction, then spreads what the buckets do not hold; the generation of its prompts, if it
+/// ever had any.
+async fn organization(parts: &Session, id: OrganizationId) -> Result<Option<i64>, Fault> {
     let mut transaction = parts.database.on_behalf_of(id).await?;
     let (organization, is_deleted) = db::organizations::own_in_any_state(&mut transaction).await?;
     let limits = Limits { deleted: is_deleted, ..limits(&organization) };
@@ -65,11 +74,8 @@ async fn organization(parts: &Session, id: OrganizationId) -> Result<(), Fault> 
     drop(transaction);
     // Nothing is written for what is known already.
     parts.announcer.spread(&Announcement::Limits(id, limits)).await;
-    if generation > 0 {
-        parts.announcer.spread(&Announcement::Prompts(id, PromptsState { generation })).await;
-    }
     for (subject, admitted) in members {
         parts.announcer.spread(&Announcement::Access(id, subject, admitted)).await;
     }
-    Ok(())
+    Ok((generation > 0).then_some(generation))
 }

@@ -13,6 +13,7 @@ use super::switchboard::{self, FASTMCP, Member, NATIVE};
 use super::{Target, aim};
 use crate::load::Order;
 use crate::processes::{self, Process};
+use crate::prompts::{self, Prompts};
 use crate::shape::Shape;
 
 /// What runs.
@@ -147,6 +148,17 @@ impl Targets {
             self.backlog.until_written().await?;
         }
         processes::settle(&[self.own(target), self.beside(target)].concat()).await
+    }
+
+    /// What composing a prompt takes, where the product runs.
+    ///
+    /// # Errors
+    /// What could not be written or composed.
+    pub(crate) async fn prompts(&self) -> Result<Option<Prompts>> {
+        match &self.member {
+            Some(member) => prompts::measure(&self.stack, member).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// Waits for the first process of the stack that ends although nobody stopped it.

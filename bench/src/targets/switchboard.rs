@@ -25,6 +25,10 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub(crate) struct Member {
     pub(crate) gateway: SocketAddr,
     pub(crate) token: String,
+    /// Of an admin of the same organization.
+    pub(crate) admin: String,
+    pub(crate) organization: Uuid,
+    pub(crate) subject: String,
 }
 
 /// Makes the organization and returns a user of it.
@@ -55,11 +59,15 @@ pub(crate) async fn member(stack: &Stack) -> Result<Member> {
         user.post("/api/v1/tool-calls", &call).await?;
     }
     let gateway = stack.url().strip_prefix("http://").context("the gateway has no address")?.parse()?;
-    Ok(Member { gateway, token })
+    Ok(Member { gateway, token, admin, organization, subject: subject_of(Role::User) })
+}
+
+fn subject_of(role: Role) -> String {
+    format!("bench-{}", role.as_str())
 }
 
 fn token(issuer: &Issuer, organization: Uuid, role: Role) -> Result<String> {
-    let subject = format!("bench-{}", role.as_str());
+    let subject = subject_of(role);
     issuer.mint(&TokenRequest {
         organization: Some(organization),
         email: format!("{subject}@bench.example"),
@@ -70,15 +78,16 @@ fn token(issuer: &Issuer, organization: Uuid, role: Role) -> Result<String> {
     })
 }
 
-struct Api<'a> {
-    client: &'a reqwest::Client,
-    url: &'a str,
-    token: &'a str,
+/// The API, as somebody.
+pub(crate) struct Api<'a> {
+    pub(crate) client: &'a reqwest::Client,
+    pub(crate) url: &'a str,
+    pub(crate) token: &'a str,
 }
 
 impl Api<'_> {
     /// Repeats what was refused with nothing accepted.
-    async fn post(&self, path: &str, body: &Value) -> Result<Value> {
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Result<Value> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let request = self.client.post(format!("{}{path}", self.url)).bearer_auth(self.token).json(body);

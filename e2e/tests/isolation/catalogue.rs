@@ -71,7 +71,9 @@ const RULES: [(&str, &str); 19] = [
         JOIN $ours c ON c.oid = p.polrelid WHERE 'switchboard_owner'::regrole::oid = ANY (p.polroles) \
         AND c.relname || '.' || p.polname NOT IN ('organizations.owner_reads', 'organizations.owner_inserts', 'organizations.owner_updates', \
             'users.owner_reads', 'audit_outbox.owner_reads', 'audit_outbox.owner_deletes', 'audit_logs.owner_inserts', \
-            'tenant_keys.owner_reads', 'mcp_configurations.owner_reads', 'sessions.owner_reads', 'session_files.owner_reads')",
+            'tenant_keys.owner_reads', 'mcp_configurations.owner_reads', 'sessions.owner_reads', 'session_files.owner_reads', \
+            'prompt_versions.owner_inserts', 'prompt_generations.owner_reads', 'prompt_generations.owner_inserts', \
+            'prompt_generations.owner_updates')",
     ),
     (
         "everything is the owner's",

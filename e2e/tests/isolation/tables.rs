@@ -24,8 +24,8 @@ const GRANTED: [(&str, &str, &str); 24] = [
     ("mcp_configurations", "session", "s"),
     ("mcp_tools", "session", "s"),
     ("system_prompts", "session", "siud"),
-    ("prompt_versions", "session", "si"),
-    ("prompt_generations", "session", "siu"),
+    ("prompt_versions", "session", "s"),
+    ("prompt_generations", "session", "s"),
     ("mcp_configurations", "token", "siud"),
     ("mcp_configurations", "tool", "su"),
     ("mcp_tools", "token", "su"),
@@ -232,7 +232,8 @@ async fn closed(attempt: &Attempt<'_>, table: &Table, role: &str, (row, column):
 
     let hidden = match attempt.organization {
         Some(mine) if !mine.is_empty() && OF_THE_PLATFORM.contains(&name.as_str()) => {
-            format!("{foreign} AND {key} <> '{}'", Uuid::nil())
+            let is_global = if columns.contains("scope") { " AND scope = 'global'" } else { "" };
+            format!("{foreign} AND NOT ({key} = '{}'{is_global})", Uuid::nil())
         }
         _ => foreign.clone(),
     };

@@ -145,7 +145,9 @@ pub(crate) async fn what_a_user_wrote_is_cleaned_fenced_and_flagged_but_not_rewr
         }
         let signs = |scope: &str| -> Vec<String> {
             let flags = composed["flags"].as_array().expect("flags").iter();
-            let of = |flag: &&Value| composed["parts"][flag["part"].as_u64().unwrap_or(99) as usize]["scope"] == scope;
+            let parts = composed["parts"].as_array().expect("parts");
+            let part = |flag: &Value| flag["part"].as_u64().and_then(|part| parts.get(usize::try_from(part).ok()?));
+            let of = |flag: &&Value| part(flag).is_some_and(|part| part["scope"] == scope);
             flags.filter(of).map(|flag| flag["sign"].as_str().expect("a sign").to_owned()).collect()
         };
         assert_eq!(signs("user"), ["overrides_instructions", "looks_like_a_secret"]);

@@ -11,6 +11,7 @@ use stack::{Pool, issuer::Role};
 
 use super::{item, operator, preview, withdraw, write};
 use crate::{
+    sessions,
     users::{newcomer, path},
     world::{Client, System},
 };
@@ -19,6 +20,19 @@ use crate::{
 pub(super) const HEARD_WITHIN: Duration = Duration::from_secs(3);
 /// Enough that each of two workers answers some.
 const AT_ONCE: usize = 16;
+
+/// How often a worker composed so far of what it kept.
+async fn kept(system: &System, worker: &str) -> u64 {
+    let log = std::fs::read_to_string(system.log_dir.join(format!("{worker}.log"))).expect("its log");
+    let started = log.lines().rev().find(|line| line.contains("worker started")).expect("it started");
+    let started: serde_json::Value = serde_json::from_str(started).expect("a JSON line");
+    let address = started["ops"].as_str().expect("where its metrics are");
+    let metrics = system.http.get(format!("http://{address}/metrics")).send().await.expect("metrics");
+    let metrics = metrics.text().await.expect("metrics");
+    let count = "switchboard_prompts_compose_seconds_count{sources=\"kept\"} ";
+    let count = metrics.lines().find_map(|line| line.strip_prefix(count));
+    count.map_or(0, |count| count.parse().expect("a count"))
+}
 
 /// What many previews at once say, each a line that begins with `mark`.
 async fn said(client: &Client, mark: &str) -> Vec<String> {
@@ -50,6 +64,8 @@ async fn all_say(client: &Client, mark: &str, before: &str, now: &str) {
 
 pub(crate) async fn a_write_is_in_what_every_worker_composes_next(system: Arc<System>) {
     let second = system.stack().await.add_worker(Pool::Session).await.expect("a second session worker");
+    let workers = ["session-1", second.as_str()];
+    let before = join_all(workers.map(|worker| kept(&system, worker))).await;
     let tenant = system.organization().await;
     let operator = operator(&system);
     let tag = tenant.id.simple().to_string();
@@ -88,6 +104,9 @@ pub(crate) async fn a_write_is_in_what_every_worker_composes_next(system: Arc<Sy
             assert!(asked.elapsed() < HEARD_WITHIN, "{mark} was not forgotten everywhere");
         }
     }
+    // Both answered, and of what they kept: otherwise none of this was put to the test.
+    let after = join_all(workers.map(|worker| kept(&system, worker))).await;
+    assert!(before.iter().zip(&after).all(|(before, after)| after > before), "{workers:?}: {before:?}, {after:?}");
     system.stack().await.stop_one(&second).await.expect("it stops");
 }
 
@@ -119,5 +138,25 @@ pub(crate) async fn what_a_template_is_told_of_a_person_and_an_organization_is_t
     all_say(&member, "told ", &renamed, &moved).await;
     assert_eq!(tenant.admin.put(&path(&seen), "*", &json!({ "role": "admin" })).await.status, 200);
     all_say(&member, "told ", &moved, &line("Renamed", "new@example.test", "admin")).await;
+    system.stack().await.stop_one(&second).await.expect("it stops");
+}
+
+pub(crate) async fn a_session_is_opened_with_the_latest_of_every_prompt(system: Arc<System>) {
+    let second = system.stack().await.add_worker(Pool::Session).await.expect("a second session worker");
+    let tenant = system.organization().await;
+    let prompt = write(&tenant.admin, "organization", "latest", json!({ "content": "number 0" })).await;
+    for number in 1..=12 {
+        // Both workers keep what was said before.
+        join_all((0..AT_ONCE).map(|_| preview(&tenant.user))).await;
+        let body = json!({ "name": "latest", "content": format!("number {number}") });
+        let changed = tenant.admin.put(&item(&prompt), "*", &body).await;
+        assert_eq!(changed.status, 200, "{}", changed.text);
+        // Answered: whoever opens now is not told what was.
+        let opened = sessions::open(&tenant.user, json!({})).await;
+        let part =
+            opened["prompt"]["parts"].as_array().expect("parts").iter().find(|part| part["prompt"] == prompt["id"]);
+        assert_eq!(part.map(|part| &part["version"]), Some(&changed.json()["version"]), "{opened}");
+        assert_eq!(tenant.user.delete(&sessions::item(&opened)).await.status, 204);
+    }
     system.stack().await.stop_one(&second).await.expect("it stops");
 }

@@ -30,16 +30,13 @@ pub(crate) async fn every_write_of_a_prompt_is_a_version_that_outlives_it(system
         assert_eq!(changed.status, 200, "{}", changed.text);
         assert_eq!(changed.headers["etag"], "\"2\"");
         client.put(&item(&prompt), "\"1\"", &body).await.problem(412, "stale");
-        client
-            .send(client.request(Method::PUT, &item(&prompt)).json(&body))
-            .await
-            .problem(428, "precondition_required");
+        client.send(client.request(Method::PUT, &item(&prompt)).json(&body)).await.problem(428, "precondition");
         let stale = client.request(Method::DELETE, &item(&prompt)).header("if-match", "\"1\"");
         client.send(stale).await.problem(412, "stale");
         assert_eq!(client.delete(&item(&prompt)).await.status, 204);
-        client.get(&item(&prompt)).await.problem(404, "unknown");
-        client.delete(&item(&prompt)).await.problem(404, "unknown");
-
+        for gone in [client.get(&item(&prompt)).await, client.delete(&item(&prompt)).await] {
+            gone.problem(404, "unknown");
+        }
         let path = format!("{}/versions", item(&prompt));
         let versions = client.get(&path).await.json();
         let said: Vec<(Value, Value, Value, Value)> = versions["items"]

@@ -27,7 +27,11 @@ pub const MAX_OWN_PROMPTS: i64 = 20;
 /// What the enabled prompts of one owner (the platform, an organization, a member) say together at most, in bytes of
 /// content and template.
 pub const MAX_SCOPE_BYTES: usize = 32 * 1024;
-/// The longest composed prompt, in bytes.
+/// What the prompts of the platform, and those of an organization, turn into together at most, in bytes: more than
+/// [`MAX_SCOPE_BYTES`] only by templates.
+pub const MAX_LAYER_BYTES: usize = 36 * 1024;
+/// The longest composed prompt, in bytes. Two layers of trusted text, the most that a member may keep with the lines
+/// around it, and a session's text stay below it: no layer takes the room of another.
 pub const MAX_COMPOSED_BYTES: usize = 128 * 1024;
 
 /// Whose a prompt is, and so who writes it.
@@ -149,12 +153,14 @@ pub struct Prompt {
     pub version: i64,
     /// SHA-256 of content or template, in hexadecimal.
     pub sha256: String,
-    /// The subject that wrote it first.
-    pub created_by: String,
+    /// The subject that wrote it first. Of a global prompt, only operators are told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created_by: Option<String>,
     /// When.
     pub created_at: DateTime<Utc>,
-    /// The subject that changed it last.
-    pub updated_by: String,
+    /// The subject that changed it last. Of a global prompt, only operators are told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub updated_by: Option<String>,
     /// When.
     pub updated_at: DateTime<Utc>,
 }
@@ -241,7 +247,7 @@ pub struct Create {
     pub settings: Settings,
 }
 
-/// Lists the prompts the caller sees, by scope, priority, name and id: the platform's, the organization's and their own.
+/// Lists the prompts the caller sees, by name and id: the platform's, the organization's and their own.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct List {
     /// Where the last page ended.

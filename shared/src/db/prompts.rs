@@ -8,14 +8,17 @@ use super::{Transaction, broken_constraint, fault, page};
 use crate::{
     command::{
         MAX_PAGE, Page,
-        configurations::ToolFilter,
         prompts::{
             List, MAX_OWN_PROMPTS, MAX_PROMPTS, MAX_SCOPE_BYTES, Prompt, Scope, Settings, Source, Version, Versions,
         },
     },
     fault::{Code, Fault},
-    id::{ConfigurationId, OrganizationId, PromptId},
+    id::{OrganizationId, PromptId},
 };
+
+mod offered;
+
+pub use offered::{Offered, definitions, offered_tools};
 
 #[derive(FromRow)]
 struct Row {
@@ -69,9 +72,9 @@ impl Row {
             priority: u16::try_from(self.priority).unwrap_or_default(),
             version: self.generation,
             sha256: self.sha256,
-            created_by: self.created_by,
+            created_by: Some(self.created_by),
             created_at: self.created_at,
-            updated_by: self.updated_by,
+            updated_by: Some(self.updated_by),
             updated_at: self.updated_at,
         })
     }
@@ -377,41 +380,4 @@ pub async fn enabled(transaction: &mut Transaction, subject: &str) -> Result<Vec
         })
     };
     rows.into_iter().map(read).collect()
-}
-
-/// A pinned tool, as far as a template may speak of it.
-#[derive(Clone, Debug)]
-pub struct Offered {
-    /// The configuration's name.
-    pub configuration: String,
-    /// Which tools of it are offered.
-    pub filter: ToolFilter,
-    /// The tool's name.
-    pub name: String,
-    /// The definition as the server sent it.
-    pub definition: Vec<u8>,
-}
-
-/// The pinned tools of the enabled servers that a member sees, at most `limit`, by configuration and name.
-pub async fn offered_tools(transaction: &mut Transaction, subject: &str, limit: u32) -> Result<Vec<Offered>, Fault> {
-    type Found = (String, ConfigurationId, Vec<String>, Vec<String>, String, Vec<u8>);
-    let rows: Vec<Found> = sqlx::query_as(
-        "SELECT c.name, c.id, c.tools_allow, c.tools_deny, t.name, t.definition FROM mcp_configurations c \
-         JOIN mcp_tools t ON t.organization_id = c.organization_id AND t.configuration_id = c.id \
-         WHERE c.organization_id = $1 AND (c.scope = 'organization' OR c.user_subject = $2) AND c.enabled \
-         ORDER BY c.name COLLATE \"C\", c.id, t.name COLLATE \"C\" LIMIT $3",
-    )
-    .bind(transaction.organization())
-    .bind(subject)
-    .bind(i64::from(limit))
-    .fetch_all(transaction.connection())
-    .await
-    .map_err(fault)?;
-    let read = |(configuration, _, allow, deny, name, definition): Found| Offered {
-        configuration,
-        filter: ToolFilter { allow, deny },
-        name,
-        definition,
-    };
-    Ok(rows.into_iter().map(read).collect())
 }

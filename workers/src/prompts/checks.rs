@@ -11,7 +11,7 @@ use shared::{
 
 use super::{
     Asked, HIDDEN,
-    sanitise::{is_hidden, sanitised},
+    sanitise::{hides, is_hidden, sanitised},
     signs, template,
     variables::{self, Standing, Tool},
 };
@@ -77,11 +77,11 @@ pub(super) fn untrusted(field: &str, given: &str) -> Result<String, Fault> {
     Ok(text.into_owned())
 }
 
-/// What looks suspicious in a member's text, as it was given and as it was sanitised. A line's end in the
-/// manner of Windows hides nothing.
+/// What looks suspicious in a member's text, as it was given and as it was sanitised: each sign
+/// once.
 pub(super) fn signs_of(given: &str, sanitised: &str) -> Vec<&'static str> {
     let mut found = signs::seen(sanitised);
-    if given.replace("\r\n", "\n").contains(is_hidden) {
+    if hides(given) {
         found.push(HIDDEN);
     }
     found
@@ -99,7 +99,8 @@ async fn tried(text: &str) -> Result<(), Fault> {
         let compiled = template::compile([(name.to_owned(), &*text)].into_iter())
             .map_err(|_| "The template engine cannot read it.".to_owned())?;
         let asked = Asked { subject: "somebody", session: "", agent_type: "example", text: None };
-        let context = variables::context(&Standing::example(), &Tool::examples(), &asked);
+        let base = variables::base(&Standing::example(), &Tool::examples());
+        let context = variables::of_session(&base, &asked);
         template::render(&compiled, name, &context).map(drop).map_err(engine)
     };
     let tried = tokio::task::spawn_blocking(trial).await.map_err(Fault::internal)?;

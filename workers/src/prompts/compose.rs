@@ -6,11 +6,11 @@
 use sha2::{Digest, Sha256};
 use shared::{
     Code, Fault,
-    command::prompts::{Composed, Flag, Layer, MAX_COMPOSED_BYTES, Part},
+    command::prompts::{Composed, Flag, Layer, MAX_COMPOSED_BYTES, MAX_LAYER_BYTES, Part},
     id::PromptId,
 };
 
-use super::hex;
+use super::{Seen, hex};
 
 /// What one prompt, or the session's text, has to say, ready to be put in.
 #[derive(Clone, Debug)]
@@ -26,7 +26,7 @@ pub(super) struct Piece {
     /// What it says. Sanitised, if a user wrote it.
     pub(super) text: String,
     /// What looked suspicious in it, and the variable it came in through.
-    pub(super) signs: Vec<(&'static str, Option<&'static str>)>,
+    pub(super) signs: Vec<Seen>,
 }
 
 /// What an author cannot know before the text is composed: lines that carry it end what they wrote.
@@ -36,7 +36,7 @@ pub(super) struct Nonce(String);
 impl Nonce {
     /// A new one: 128 random bits.
     pub(super) fn new() -> Self {
-        Self(rand::random::<[u8; 16]>().iter().fold(String::with_capacity(32), hex::append))
+        Self(rand::random::<[u8; 16]>().into_iter().fold(String::with_capacity(32), hex::append))
     }
 
     #[cfg(test)]
@@ -55,6 +55,7 @@ pub(super) fn put_together(mut pieces: Vec<Piece>, nonce: &Nonce) -> Result<Comp
         let name = |piece: &Piece| piece.prompt.as_ref().map(|(id, name, _)| (name.clone(), *id));
         (a.layer, a.priority).cmp(&(b.layer, b.priority)).then_with(|| name(a).cmp(&name(b)))
     });
+    fits(&pieces)?;
     let (mut text, mut parts, mut flags) = (String::new(), Vec::new(), Vec::new());
     let last = pieces.len().saturating_sub(1);
     for (index, piece) in pieces.into_iter().enumerate() {
@@ -100,12 +101,24 @@ fn enclose(text: &mut String, piece: &Piece, Nonce(nonce): &Nonce) {
     }
 }
 
+/// Refuses a layer of trusted text that is longer than a layer may be, by its name. What users keep and say is
+/// bounded where it is written.
+fn fits(pieces: &[Piece]) -> Result<(), Fault> {
+    for (layer, whose) in [(Layer::Global, "platform"), (Layer::Organization, "organization")] {
+        let bytes: usize =
+            pieces.iter().filter(|piece| piece.layer == layer).map(|piece| piece.text.len() + GAP.len()).sum();
+        if bytes > MAX_LAYER_BYTES {
+            let why = format!("The {whose}'s prompts turn into more than {MAX_LAYER_BYTES} bytes together.");
+            return Err(Fault::new(Code::Conflict, why));
+        }
+    }
+    Ok(())
+}
+
 fn too_long() -> Fault {
     Fault::new(
         Code::Conflict,
-        format!(
-            "The prompt would be longer than {MAX_COMPOSED_BYTES} bytes: shorten what the organization or its member adds."
-        ),
+        format!("The prompt would be longer than {MAX_COMPOSED_BYTES} bytes: shorten what the member adds."),
     )
 }
 

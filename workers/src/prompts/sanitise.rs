@@ -7,12 +7,35 @@ use std::borrow::Cow;
 use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
 
 /// The text as it may stand in a prompt: no character that is not seen but acts, in normalization form C
-/// (Unicode Standard Annex 15). Line breaks and tabs stay. Sanitising twice changes nothing.
+/// (Unicode Standard Annex 15). Line breaks become line feeds and stay, and so do tabs. Sanitising twice changes nothing.
 pub(super) fn sanitised(text: &str) -> Cow<'_, str> {
     if !text.contains(is_hidden) && is_nfc_quick(text.chars()) == IsNormalized::Yes {
         return Cow::Borrowed(text);
     }
-    Cow::Owned(text.chars().filter(|character| !is_hidden(*character)).nfc().collect())
+    let text = text.replace("\r\n", "\n");
+    let lines = text.chars().map(|character| if is_break(character) { '\n' } else { character });
+    Cow::Owned(lines.filter(|character| !is_hidden(*character)).nfc().collect())
+}
+
+/// True of whatever ends a line but a line feed, which it becomes: words stay apart.
+const fn is_break(character: char) -> bool {
+    matches!(character, '\r' | '\u{b}' | '\u{c}' | '\u{85}' | '\u{2028}' | '\u{2029}')
+}
+
+/// Whether there is more in a text than is seen. Line breaks of any kind, and what joins or colours one emoji,
+/// are no secret.
+pub(super) fn hides(text: &str) -> bool {
+    let mut before = ' ';
+    text.chars().any(|character| {
+        let is_emoji = matches!(before, '\u{2190}'..='\u{2bff}' | '\u{1f000}'..='\u{1faff}');
+        let joins = match character {
+            '\u{fe0f}' => is_emoji,
+            '\u{200d}' => is_emoji || before == '\u{fe0f}',
+            _ => false,
+        };
+        before = character;
+        is_hidden(character) && !is_break(character) && !joins
+    })
 }
 
 /// Sanitised, on one line, and cut with an ellipsis where it is longer than so many characters: a value
@@ -69,7 +92,8 @@ mod tests {
     #[test]
     fn what_nobody_sees_is_removed_and_the_rest_stays() {
         for (given, kept) in [
-            ("a\u{0}b\u{1b}[31mc\r\n\td\u{7f}\u{85}\u{9b}", "ab[31mc\n\td"),
+            ("a\u{0}b\u{1b}[31mc\r\n\td\u{7f}\u{85}\u{9b}", "ab[31mc\n\td\n"),
+            ("first\rsecond\u{2028}third\u{2029}\u{b}\u{c}\r\nlast", "first\nsecond\nthird\n\n\n\nlast"),
             ("\u{202e}evil\u{202c} \u{2066}x\u{2069}\u{200e}", "evil x"),
             ("zero\u{200b}width\u{200d}\u{2060}\u{feff}", "zerowidth"),
             ("tags\u{e0001}\u{e0041}\u{e007f}", "tags"),
@@ -84,6 +108,23 @@ mod tests {
             ("日本語 עברית العربية 👩", "日本語 עברית العربية 👩"),
         ] {
             assert_eq!(sanitised(given), kept);
+        }
+    }
+
+    #[test]
+    fn what_is_hidden_is_told_from_line_breaks_and_emoji() {
+        for plain in [
+            "one\r\ntwo\rthree\u{2028}four",
+            "\u{2764}\u{fe0f}",
+            "\u{1f3f3}\u{fe0f}\u{200d}\u{1f308}",
+            "\u{1f469}\u{200d}\u{1f4bb}",
+        ] {
+            assert!(!hides(plain), "{plain:?}");
+        }
+        for hidden in
+            ["zero\u{200b}width", "a\u{200d}b", "a\u{fe0f}", "\u{2764}\u{fe0f}\u{fe0f}", "\u{202e}evil", "\u{1b}[31m"]
+        {
+            assert!(hides(hidden), "{hidden:?}");
         }
     }
 
@@ -135,7 +176,8 @@ mod tests {
             let clean = sanitised(&text);
             prop_assert!(!clean.contains(is_hidden));
             prop_assert!(unicode_normalization::is_nfc(&clean));
-            let visible: String = text.chars().filter(|character| !is_hidden(*character)).nfd().collect();
+            let lines = text.replace("\r\n", "\n").replace(is_break, "\n");
+            let visible: String = lines.chars().filter(|character| !is_hidden(*character)).nfd().collect();
             prop_assert_eq!(clean.nfd().collect::<String>(), visible);
         }
     }

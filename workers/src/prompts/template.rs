@@ -4,15 +4,15 @@
 
 use std::io::{self, Write};
 
-use shared::{Code, Fault};
+use shared::{Code, Fault, command::prompts::MAX_LAYER_BYTES};
 use tera::{Context, Tera};
 
 mod grammar;
 
-pub(super) use grammar::{Refused, check};
+pub(super) use grammar::{Outline, Refused, check};
 
-/// The most bytes that one template may turn into.
-pub(super) const MAX_RENDERED_BYTES: usize = 64 * 1024;
+/// The most bytes that one template may turn into: what its layer may.
+pub(super) const MAX_RENDERED_BYTES: usize = MAX_LAYER_BYTES;
 
 /// Compiles templates that passed [`check`], by name.
 pub(super) fn compile<'a>(templates: impl Iterator<Item = (String, &'a str)>) -> Result<Tera, Fault> {
@@ -25,25 +25,29 @@ pub(super) fn compile<'a>(templates: impl Iterator<Item = (String, &'a str)>) ->
 
 /// Renders one. Fails where it turns into too much.
 pub(super) fn render(tera: &Tera, name: &str, variables: &Context) -> Result<String, Fault> {
-    let mut text = Bounded(Vec::new());
+    let mut text = Bounded { bytes: Vec::new(), is_full: false };
     match tera.render_to(name, variables, &mut text) {
-        Ok(()) => String::from_utf8(text.0).map_err(Fault::internal),
-        Err(cause) => {
-            tracing::debug!(%cause, "a template was not rendered");
+        Ok(()) => String::from_utf8(text.bytes).map_err(Fault::internal),
+        Err(_) if text.is_full => {
             Err(Fault::new(Code::Conflict, format!("It turns into more than {MAX_RENDERED_BYTES} bytes.")))
         }
+        Err(cause) => Err(Fault::internal(cause)),
     }
 }
 
 /// Takes so much and no more, so that a template ends where its text would not be used.
-struct Bounded(Vec<u8>);
+struct Bounded {
+    bytes: Vec<u8>,
+    is_full: bool,
+}
 
 impl Write for Bounded {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.0.len() + bytes.len() > MAX_RENDERED_BYTES {
+        if self.bytes.len() + bytes.len() > MAX_RENDERED_BYTES {
+            self.is_full = true;
             return Err(io::Error::other("too much"));
         }
-        self.0.extend_from_slice(bytes);
+        self.bytes.extend_from_slice(bytes);
         Ok(bytes.len())
     }
 

@@ -10,8 +10,7 @@ use shared::{
 };
 use tera::Context;
 
-use super::{Asked, sanitise::value, signs};
-use crate::tools::admits;
+use super::{Asked, Seen, checks, sanitise::value};
 
 /// Variables and their fields; a variable without fields has the empty one.
 pub(super) const VARIABLES: [(&str, &str); 9] = [
@@ -29,13 +28,44 @@ pub(super) const VARIABLES: [(&str, &str); 9] = [
 pub(super) const TOOLS: &str = "tools";
 /// What is known of each of its items.
 pub(super) const OF_A_TOOL: [&str; 3] = ["configuration", "name", "description"];
+/// The variables whose values neither an operator nor an admin of the moment chose.
+pub(super) const FOREIGN: [&str; 7] = [
+    "organization.name",
+    "user.subject",
+    "user.email",
+    AGENT_TYPE,
+    "tools.configuration",
+    "tools.name",
+    "tools.description",
+];
+/// The one of them that is the session's.
+pub(super) const AGENT_TYPE: &str = "session.agent_type";
 /// What is known of the place within it.
 pub(super) const LOOP: [&str; 4] = ["index", "first", "last", "length"];
 
 /// The most tools that a template hears of.
-pub(super) const MAX_TOOLS: u32 = 100;
+pub(super) const MAX_TOOLS: usize = 100;
 /// The longest value, in characters.
 const MAX_VALUE_CHARS: usize = 300;
+
+/// A value as templates are told it; what looks suspicious in it, or was taken out of it, is noted.
+fn told(variable: &'static str, raw: &str, signs: &mut Vec<Seen>) -> String {
+    let value = value(raw, MAX_VALUE_CHARS);
+    for sign in checks::signs_of(raw, &value) {
+        let seen = (sign, Some(variable));
+        if !signs.contains(&seen) {
+            signs.push(seen);
+        }
+    }
+    value
+}
+
+/// What looks suspicious in the kind of agent that a session is for.
+pub(super) fn signs_of_agent_type(asked: &Asked<'_>) -> Vec<Seen> {
+    let mut signs = Vec::new();
+    told(AGENT_TYPE, asked.agent_type, &mut signs);
+    signs
+}
 
 /// What an organization and its member are to a template.
 #[derive(Clone, Debug, Serialize)]
@@ -68,13 +98,16 @@ pub(super) struct Tool {
 
 impl Standing {
     /// Of rows that were read.
-    pub(super) fn new(organization: &Organization, member: &Member) -> Self {
+    pub(super) fn new(organization: &Organization, member: &Member, signs: &mut Vec<Seen>) -> Self {
         Self {
-            organization: Named { id: organization.id.to_string(), name: value(&organization.name, MAX_VALUE_CHARS) },
+            organization: Named {
+                id: organization.id.to_string(),
+                name: told("organization.name", &organization.name, signs),
+            },
             user: Person {
                 id: member.id.to_string(),
-                subject: value(&member.subject, MAX_VALUE_CHARS),
-                email: value(member.email.as_deref().unwrap_or_default(), MAX_VALUE_CHARS),
+                subject: told("user.subject", &member.subject, signs),
+                email: told("user.email", member.email.as_deref().unwrap_or_default(), signs),
                 role: member.role.name(),
             },
         }
@@ -95,22 +128,23 @@ impl Standing {
 }
 
 impl Tool {
-    /// Those that are offered.
-    pub(super) fn all(offered: Vec<Offered>) -> Vec<Self> {
+    /// Those that are offered, each with its definition.
+    pub(super) fn all(offered: &[Offered], definitions: &[Vec<u8>], signs: &mut Vec<Seen>) -> Vec<Self> {
         #[derive(Deserialize)]
         struct Described {
             #[serde(default)]
             description: Option<String>,
         }
-        let read = |tool: Offered| {
-            let described = serde_json::from_slice::<Described>(&tool.definition).ok();
+        let mut read = |(tool, definition): (&Offered, &Vec<u8>)| {
+            let described = serde_json::from_slice::<Described>(definition).ok();
+            let description = described.and_then(|tool| tool.description).unwrap_or_default();
             Self {
-                configuration: value(&tool.configuration, MAX_VALUE_CHARS),
-                name: value(&tool.name, MAX_VALUE_CHARS),
-                description: value(&described.and_then(|tool| tool.description).unwrap_or_default(), MAX_VALUE_CHARS),
+                configuration: told("tools.configuration", &tool.configuration, signs),
+                name: told("tools.name", &tool.name, signs),
+                description: told("tools.description", &description, signs),
             }
         };
-        offered.into_iter().filter(|tool| admits(&tool.filter, &tool.name)).map(read).collect()
+        offered.iter().zip(definitions).map(&mut read).collect()
     }
 
     /// Tools like any, for trying a template out.
@@ -124,11 +158,18 @@ impl Tool {
     }
 }
 
-/// What one composition's templates are given.
-pub(super) fn context(standing: &Standing, tools: &[Tool], asked: &Asked<'_>) -> Context {
+/// What every session's templates are given.
+pub(super) fn base(standing: &Standing, tools: &[Tool]) -> Context {
     let mut context = Context::new();
     context.insert("organization", &standing.organization);
     context.insert("user", &standing.user);
+    context.insert(TOOLS, tools);
+    context
+}
+
+/// What one session's templates are given beside that. A copy of the base shares its values.
+pub(super) fn of_session(base: &Context, asked: &Asked<'_>) -> Context {
+    let mut context = base.clone();
     context.insert(
         "session",
         &serde_json::json!({
@@ -137,42 +178,5 @@ pub(super) fn context(standing: &Standing, tools: &[Tool], asked: &Asked<'_>) ->
         }),
     );
     context.insert("date", &Utc::now().format("%Y-%m-%d").to_string());
-    context.insert(TOOLS, tools);
     context
-}
-
-/// The values that somebody else chose, each with its variable.
-pub(super) fn foreign<'a>(
-    standing: &'a Standing,
-    tools: &'a [Tool],
-    asked: &Asked<'_>,
-) -> Vec<(&'static str, std::borrow::Cow<'a, str>)> {
-    let mut values = vec![
-        ("organization.name", standing.organization.name.as_str().into()),
-        ("user.subject", standing.user.subject.as_str().into()),
-        ("user.email", standing.user.email.as_str().into()),
-        ("session.agent_type", value(asked.agent_type, MAX_VALUE_CHARS).into()),
-    ];
-    for tool in tools {
-        values.push(("tools.name", tool.name.as_str().into()));
-        values.push(("tools.description", tool.description.as_str().into()));
-    }
-    values
-}
-
-/// What looks suspicious in values that got into a text.
-pub(super) fn signs(
-    foreign: &[(&'static str, std::borrow::Cow<'_, str>)],
-    text: &str,
-) -> Vec<(&'static str, Option<&'static str>)> {
-    let mut found = Vec::new();
-    for (variable, value) in foreign {
-        for sign in signs::seen(value) {
-            let seen = (sign, Some(*variable));
-            if text.contains(value.as_ref()) && !found.contains(&seen) {
-                found.push(seen);
-            }
-        }
-    }
-    found
 }

@@ -2,6 +2,8 @@
 
 use proptest::prelude::*;
 
+use shared::command::prompts::{MAX_OWN_PROMPTS, MAX_SCOPE_BYTES, MAX_UNTRUSTED_CHARS};
+
 use super::*;
 
 /// Pieces as they come from the database and a request: any text, any order, few enough ids and names
@@ -98,7 +100,7 @@ proptest! {
             let composed = put_together(vec![piece(layer)], &nonce).unwrap();
             let (start, end) = (format!("[{whose} text {}]\n", nonce.0), format!("\n[end of {whose} text {}]", nonce.0));
             prop_assert!(composed.text.starts_with(&start) && composed.text.ends_with(&end));
-            prop_assert!(!text.contains(&nonce.0), "128 random bits were guessed");
+            prop_assert_eq!(composed.text.matches(&end).count(), 1, "the author wrote the line that ends their part");
         }
         let trusted = put_together(vec![piece(Layer::Organization)], &nonce()).unwrap();
         prop_assert_eq!(trusted.text, text);
@@ -121,12 +123,33 @@ fn a_prompt_that_is_too_long_is_refused_and_not_cut() {
         text: "x".repeat(bytes),
         signs: vec![],
     };
-    assert_eq!(
-        put_together(vec![piece(Layer::Global, MAX_COMPOSED_BYTES)], &nonce()).unwrap().text.len(),
-        MAX_COMPOSED_BYTES
-    );
-    let refused = put_together(vec![piece(Layer::Global, MAX_COMPOSED_BYTES), piece(Layer::Session, 1)], &nonce());
+    let most = MAX_LAYER_BYTES - GAP.len();
+    for (layer, whose) in [(Layer::Global, "The platform's"), (Layer::Organization, "The organization's")] {
+        assert_eq!(put_together(vec![piece(layer, most)], &nonce()).unwrap().text.len(), most);
+        let refused = put_together(vec![piece(layer, most), piece(layer, 1)], &nonce()).unwrap_err();
+        assert!(refused.code == Code::Conflict && refused.message.starts_with(whose), "{refused}");
+    }
+    let refused = put_together(vec![piece(Layer::User, MAX_COMPOSED_BYTES)], &nonce());
     assert_eq!(refused.unwrap_err().code, Code::Conflict);
+}
+
+/// Each layer with as much as may be stored or rendered: no layer can take the room of another.
+#[test]
+fn the_most_of_every_layer_fits_together() {
+    let piece = |layer, priority, bytes| Piece {
+        layer,
+        priority,
+        prompt: Some((PromptId(uuid::Uuid::from_u128(u128::from(priority))), "x".repeat(100), 1)),
+        sha256: String::new(),
+        text: "x".repeat(bytes),
+        signs: vec![],
+    };
+    let most = MAX_LAYER_BYTES - GAP.len();
+    let mut pieces = vec![piece(Layer::Global, 0, most), piece(Layer::Organization, 0, most)];
+    let own = u16::try_from(MAX_OWN_PROMPTS).unwrap();
+    pieces.extend((0..own).map(|own_one| piece(Layer::User, own_one, MAX_SCOPE_BYTES / usize::from(own) + 1)));
+    pieces.push(piece(Layer::Session, 0, MAX_UNTRUSTED_CHARS * 4));
+    assert!(put_together(pieces, &nonce()).unwrap().text.len() <= MAX_COMPOSED_BYTES);
 }
 
 #[test]

@@ -12,12 +12,16 @@
 //! filter    = upper | lower | capitalize | title | trim | length | truncate(length=number)
 //! ```
 
-use super::super::variables::{LOOP, OF_A_TOOL, TOOLS, VARIABLES};
+use super::super::variables::{FOREIGN, LOOP, OF_A_TOOL, TOOLS, VARIABLES};
 
 /// The most outputs and tags of one template.
 const MAX_TAGS: usize = 200;
 /// How deep one `if` may stand within others.
 const MAX_DEPTH: usize = 8;
+/// The most `elif` of one `if`: the engine reads each within the one before it.
+const MAX_ELIFS: usize = 16;
+/// The most `if` and `elif` around one place together: so deep does the engine recurse.
+const MAX_LEVELS: usize = 17;
 /// The most tests of one condition.
 const MAX_TESTS: usize = 8;
 /// The most filters of one value.
@@ -39,6 +43,8 @@ const RESERVED: [&str; 20] = [
 pub(in crate::prompts) struct Outline {
     /// Whether it speaks of tools.
     pub(in crate::prompts) tools: bool,
+    /// The variables whose values it tells, in whatever form, and somebody else chose.
+    pub(in crate::prompts) foreign: Vec<&'static str>,
 }
 
 /// Why a template is not allowed, and where.
@@ -64,7 +70,7 @@ pub(in crate::prompts) fn check(text: &str) -> Result<Outline, Refused> {
 /// What is open around the place that is read.
 #[derive(Debug)]
 enum Open {
-    If { has_else: bool },
+    If { has_else: bool, elifs: usize },
     For { variable: String },
 }
 
@@ -151,7 +157,7 @@ impl<'a> Reader<'a> {
                 (Token::Number(number.ok_or_else(|| self.refuse("The number is too large."))?), length)
             }
             '"' | '\'' => {
-                let close = rest[1..].find([first, '\\']).filter(|close| rest[1..].as_bytes()[*close] != b'\\');
+                let close = rest[1..].find([first, '\\']).filter(|close| rest.as_bytes()[1 + *close] != b'\\');
                 let close = close.ok_or_else(|| self.refuse("A string is not closed, or has a backslash."))?;
                 (Token::String, close + 2)
             }
@@ -182,6 +188,7 @@ impl<'a> Reader<'a> {
     /// `{{ value | filter }}`.
     fn output(&mut self) -> Result<(), Refused> {
         const END: &str = "}}";
+        let mut is_text = true;
         let is_list = match self.token(END)? {
             Token::String => false,
             Token::Name(TOOLS) => {
@@ -189,7 +196,8 @@ impl<'a> Reader<'a> {
                 true
             }
             Token::Name(name) => {
-                self.variable(END, name)?;
+                self.told(END, name)?;
+                is_text = name != "loop";
                 false
             }
             _ => return Err(self.refuse("Expected a variable or a string.")),
@@ -201,6 +209,7 @@ impl<'a> Reader<'a> {
                     return Err(self.refuse("A list is no text: go through `tools` by `for`, or ask for its `length`."));
                 }
                 Token::End => return Ok(()),
+                Token::Sign("|") if !is_text => return Err(self.refuse("What `loop` tells has no filters.")),
                 Token::Sign("|") => {
                     filters += 1;
                     if filters > MAX_FILTERS {
@@ -234,8 +243,18 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The rest of a variable that begins with this name.
-    fn variable(&mut self, end: &str, first: &str) -> Result<(), Refused> {
+    /// The rest of a variable that is put into the text, noted if its value is somebody else's.
+    fn told(&mut self, end: &str, first: &str) -> Result<(), Refused> {
+        let name = self.variable(end, first)?;
+        let foreign = FOREIGN.iter().find(|foreign| **foreign == name);
+        if let Some(foreign) = foreign.filter(|foreign| !self.outline.foreign.contains(foreign)) {
+            self.outline.foreign.push(foreign);
+        }
+        Ok(())
+    }
+
+    /// The rest of a variable that begins with this name; its documented name.
+    fn variable(&mut self, end: &str, first: &str) -> Result<String, Refused> {
         let mut field = None;
         if self.peek(end)? == Token::Sign(".") {
             self.token(end)?;
@@ -253,10 +272,19 @@ impl<'a> Reader<'a> {
             field => !in_loop && VARIABLES.contains(&(first, field.unwrap_or_default())),
         };
         if is_known {
-            return Ok(());
+            return Ok(format!("{}.{}", if in_loop { TOOLS } else { first }, field.unwrap_or_default()));
         }
         let name = field.map_or_else(|| shown(first), |field| format!("{}.{}", shown(first), shown(field)));
         Err(self.refuse(format!("There is no variable `{name}` here.")))
+    }
+
+    /// Refuses what stands too deep, whatever it is deep in.
+    fn level(&self) -> Result<(), Refused> {
+        let levels = self.open.iter().map(|open| if let Open::If { elifs, .. } = open { 1 + elifs } else { 0 });
+        if levels.sum::<usize>() > MAX_LEVELS {
+            return Err(self.refuse(format!("At most {MAX_LEVELS} `if` and `elif` stand around one place.")));
+        }
+        Ok(())
     }
 
     fn tag(&mut self) -> Result<(), Refused> {
@@ -268,15 +296,23 @@ impl<'a> Reader<'a> {
                 if depth >= MAX_DEPTH {
                     return Err(self.refuse(format!("One `if` stands within at most {} others.", MAX_DEPTH - 1)));
                 }
-                self.open.push(Open::If { has_else: false });
+                self.open.push(Open::If { has_else: false, elifs: 0 });
+                self.level()?;
                 self.condition(END)
             }
-            "elif" => match self.open.last() {
-                Some(Open::If { has_else: false }) => self.condition(END),
+            "elif" => match self.open.last_mut() {
+                Some(Open::If { has_else: false, elifs }) if *elifs < MAX_ELIFS => {
+                    *elifs += 1;
+                    self.level()?;
+                    self.condition(END)
+                }
+                Some(Open::If { has_else: false, .. }) => {
+                    Err(self.refuse(format!("An `if` has at most {MAX_ELIFS} `elif`.")))
+                }
                 _ => Err(self.refuse("`elif` stands within an `if`, before its `else`.")),
             },
             "else" => match self.open.last_mut() {
-                Some(Open::If { has_else }) if !*has_else => {
+                Some(Open::If { has_else, .. }) if !*has_else => {
                     *has_else = true;
                     self.expect(END, Token::End, "`{% else %}`")
                 }
@@ -340,7 +376,7 @@ impl<'a> Reader<'a> {
                 self.outline.tools = true;
                 Ok(())
             }
-            Token::Name(name) => self.variable(end, name),
+            Token::Name(name) => self.variable(end, name).map(drop),
             _ => Err(self.refuse("Expected a variable or a string.")),
         }
     }
