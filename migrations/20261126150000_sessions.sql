@@ -107,7 +107,7 @@ CREATE POLICY tenant ON public.sessions TO switchboard_session, switchboard_tool
 
 -- What is forgotten is over, and nothing of it is left to do.
 CREATE POLICY only_what_is_over ON public.sessions AS RESTRICTIVE FOR DELETE TO switchboard_session
-    USING (state <> 'active' AND pending_hooks = '{}');
+    USING (organization_id = (SELECT app.org_id()) AND state <> 'active' AND pending_hooks = '{}');
 
 -- A worker that stands still within a transaction must not keep what it locked.
 DO $$

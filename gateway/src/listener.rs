@@ -19,14 +19,11 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::Sleep,
 };
 
 /// How long the door stays closed after a connection could not be taken. Out of files, the next
 /// attempt would fail at once, and the one after it.
 const PAUSE: Duration = Duration::from_millis(50);
-/// How long a peer may take nothing of what there is for it.
-const PEER_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Accepts a bounded number of connections, each with `TCP_NODELAY` set.
 #[derive(Debug)]
@@ -60,7 +57,7 @@ impl<A: Acceptor<Io = TcpStream>> Acceptor for Prompt<A> {
             Ok((stream, local, remote, scheme)) => {
                 // A peer that is gone already; the first read says so.
                 let _ = stream.set_nodelay(true);
-                Ok((Connection { stream, stuck: None, _place: place }, local, remote, scheme))
+                Ok((Connection { stream, _place: place }, local, remote, scheme))
             }
             Err(cause) => {
                 tracing::warn!(%cause, "a connection could not be taken");
@@ -76,29 +73,12 @@ impl<A: Acceptor<Io = TcpStream>> Acceptor for Prompt<A> {
 #[derive(Debug)]
 pub struct Connection {
     stream: TcpStream,
-    /// Set while the peer takes nothing of what there is for it.
-    stuck: Option<Pin<Box<Sleep>>>,
     _place: OwnedSemaphorePermit,
 }
 
 impl Connection {
     fn stream(self: Pin<&mut Self>) -> Pin<&mut TcpStream> {
         Pin::new(&mut self.get_mut().stream)
-    }
-
-    /// Gives up on a peer that takes nothing for too long: it keeps a place, and a task that waits for it.
-    fn within_patience(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        written: Poll<io::Result<usize>>,
-    ) -> Poll<io::Result<usize>> {
-        let stuck = &mut self.get_mut().stuck;
-        if written.is_ready() {
-            *stuck = None;
-            return written;
-        }
-        let deadline = stuck.get_or_insert_with(|| Box::pin(tokio::time::sleep(PEER_PATIENCE)));
-        deadline.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
@@ -109,9 +89,8 @@ impl AsyncRead for Connection {
 }
 
 impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = self.as_mut().stream().poll_write(cx, bytes);
-        self.within_patience(cx, written)
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.stream().poll_write(cx, bytes)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -123,12 +102,11 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = self.as_mut().stream().poll_write_vectored(cx, slices);
-        self.within_patience(cx, written)
+        self.stream().poll_write_vectored(cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use shared::{
+    audit::Event,
     bus::{
         Bus,
         kv::{Bucket, Watch},
@@ -29,6 +30,8 @@ pub enum Announcement {
     Access(OrganizationId, String, Admitted),
     /// Something happened to sessions: what follows from it waits to be run.
     Sessions,
+    /// An event beside the command's own, which lies in the outbox.
+    Trail(Box<Event>),
     /// A configuration.
     Configuration(OrganizationId, ConfigurationId, ConfigurationState),
     /// An organization's prompts.
@@ -100,6 +103,7 @@ impl Announcer {
                 self.happened.notify_one();
                 Ok(())
             }
+            Announcement::Trail(event) => self.bus.audit_beside(event).await,
             Announcement::Configuration(organization, id, state) => {
                 let key = configuration_key(*organization, *id);
                 self.bus.put_newer(&self.configurations, Bucket::Configs, &key, state).await

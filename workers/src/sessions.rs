@@ -163,7 +163,10 @@ impl Run for End {
         };
         scope.notes.detail("subject", session.subject.as_str());
         let transaction = scope.write().await?;
-        if end(transaction, self.id, reason, by).await?.is_some() {
+        if let Some(session) = end(transaction, self.id, reason, by).await? {
+            if by == By::Sweep {
+                tell_the_trail(scope, reason, &session);
+            }
             scope.announce(Announcement::Sessions);
         }
         Ok(())
@@ -178,11 +181,21 @@ fn viewer(context: &Context) -> Option<&str> {
 /// Ends the sessions of a member who is gone. One that somebody holds at this moment is left to the sweep.
 pub async fn end_of_member(scope: &mut Scope<'_, pools::Session>, user: UserId) -> Result<(), Fault> {
     let transaction = scope.write().await?;
+    let mut ended = Vec::new();
     for id in db::sessions::lock_of_member(transaction, user).await? {
-        end(transaction, id, EndReason::MemberGone, By::Sweep).await?;
+        ended.extend(end(transaction, id, EndReason::MemberGone, By::Sweep).await?);
+    }
+    for session in ended {
+        tell_the_trail(scope, EndReason::MemberGone, &session);
     }
     scope.announce(Announcement::Sessions);
     Ok(())
+}
+
+/// Publishes the event that lies in the outbox of an end that is not the command's own.
+fn tell_the_trail(scope: &mut Scope<'_, pools::Session>, reason: EndReason, session: &Session) {
+    let event = hooks::trail(Event::of(reason), scope.context.organization, session);
+    scope.announce(Announcement::Trail(Box::new(event)));
 }
 
 /// Ends a session that is active, with what must follow in the same transaction. `None` where it is not.

@@ -47,7 +47,8 @@ const RULES: [(&str, &str); 19] = [
         LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = i.indkey[0] \
         WHERE a.attname IS DISTINCT FROM $key \
         AND i.indexrelid NOT IN ('organizations_slug_key'::regclass, 'users_by_subject'::regclass, \
-            'sessions_due'::regclass, 'sessions_gone'::regclass)",
+            'sessions_due'::regclass, 'sessions_gone'::regclass, \
+            'users_inactive'::regclass, 'organizations_deleted'::regclass)",
     ),
     (
         "a foreign key carries the organization",

@@ -5,7 +5,6 @@
 mod places;
 
 use std::{
-    pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -19,15 +18,11 @@ use poem::{
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use shared::{
     Fault,
-    bus::{
-        events::{Heard, Listening, Position, TenantEvent},
-        standing::Changes,
-    },
+    bus::events::{Heard, Listening, Position, TenantEvent},
     context::{Role, now_unix_ms},
 };
-use tokio::{sync::mpsc, time::Sleep};
+use tokio::sync::mpsc;
 
-use self::places::Place;
 pub use self::places::Places;
 use super::{
     Gateway,
@@ -36,7 +31,7 @@ use super::{
     operation::{self, Operation, get},
     problem::Problem,
 };
-use crate::auth::Verified;
+use crate::{access::AccessControl, auth::Verified};
 
 pub(super) fn operations() -> Vec<Operation> {
     operation::of(
@@ -89,14 +84,15 @@ impl JsonSchema for LastEventId {
 /// Hears what happens.
 #[handler]
 pub(crate) async fn listen(gateway: Data<&Arc<Gateway>>, bearer: Bearer, LastEventId(after): LastEventId) -> Answer {
-    let Bearer { verified, context } = bearer;
+    let Bearer { verified, .. } = bearer;
     let place = gateway.places.take(verified.organization, &verified.subject)?;
     let listening = gateway.bus.listen(verified.organization, after).await?;
     let (pieces, mut waiting) = mpsc::channel(WAITING);
-    let role = context.actor.role;
-    let stream = Stream { gateway: Arc::clone(gateway.0), verified, role, listening, pieces, _place: place };
+    let stream = Stream { gateway: Arc::clone(gateway.0), verified, listening, pieces };
     tokio::spawn(stream.run());
     let body = futures::stream::poll_fn(move |context| {
+        // Held as long as the connection, whatever became of what fills it.
+        let _held = &place;
         waiting.poll_recv(context).map(|piece| piece.map(Ok::<Bytes, std::io::Error>))
     });
     Ok(Response::builder()
@@ -112,12 +108,8 @@ pub(crate) async fn listen(gateway: Data<&Arc<Gateway>>, bearer: Bearer, LastEve
 struct Stream {
     gateway: Arc<Gateway>,
     verified: Arc<Verified>,
-    /// As it was last known.
-    role: Role,
     listening: Listening,
     pieces: mpsc::Sender<Bytes>,
-    /// Free once this stream is over, though its connection may still have to be read to its end.
-    _place: Place,
 }
 
 impl Stream {
@@ -128,32 +120,26 @@ impl Stream {
     }
 
     async fn serve(&mut self) -> &'static str {
-        let mut end = End {
-            gateway: Arc::clone(&self.gateway),
-            changes: self.gateway.access.changes(),
-            expiry: Box::pin(tokio::time::sleep(until(self.verified.expires_at_unix_s))),
-        };
         let first = format!("retry: 1000\n:\nid: {}\n\n", self.listening.position());
-        if let Err(why) = self.send(first, &mut end).await {
-            return why;
+        if !self.send(first).await {
+            return self.lost();
         }
+        let expiry = tokio::time::sleep(until(self.verified.expires_at_unix_s));
+        tokio::pin!(expiry);
+        let mut changes = self.gateway.access.changes();
         // Not from one turn to the next: members change all the time.
         let mut beat = Instant::now() + HEARTBEAT_EVERY;
         loop {
-            let next = self.listening.next(beat);
-            let left = self.pieces.closed();
+            let Ok(role) = may_still(&self.gateway.access, &self.verified) else { return "standing" };
             let heard = tokio::select! {
-                biased;
-                why = end.comes(&self.verified, &mut self.role) => return why,
-                () = left => return "left",
-                heard = next => heard,
+                () = self.gateway.stop.cancelled() => return "drained",
+                () = self.pieces.closed() => return "left",
+                () = &mut expiry => return "token",
+                () = changes.changed() => continue,
+                heard = self.listening.next(beat) => heard,
             };
-            // What was heard may be older than what is known of who is to hear it.
-            if let Err(why) = end.is_near(&self.verified, &mut self.role) {
-                return why;
-            }
             let piece = match heard {
-                Ok(Some(heard)) => self.shown(self.role, &heard),
+                Ok(Some(heard)) => self.shown(role, &heard),
                 Ok(None) => Some(format!(":\nid: {}\n\n", self.listening.position())),
                 Err(fault) => {
                     tracing::info!(%fault, "a stream of events ends");
@@ -161,26 +147,21 @@ impl Stream {
                 }
             };
             let Some(piece) = piece else { continue };
-            if let Err(why) = self.send(piece, &mut end).await {
-                return why;
+            if !self.send(piece).await {
+                return self.lost();
             }
             beat = Instant::now() + HEARTBEAT_EVERY;
         }
     }
 
-    /// Says why the stream ends where it could not be sent. What a reader who does not keep up has not
-    /// read they find in the stream again.
-    async fn send(&mut self, piece: String, end: &mut End) -> std::result::Result<(), &'static str> {
-        let sent = tokio::select! {
-            biased;
-            why = end.comes(&self.verified, &mut self.role) => return Err(why),
-            sent = tokio::time::timeout(READER_PATIENCE, self.pieces.send(piece.into())) => sent,
-        };
-        match sent {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err("left"),
-            Err(_) => Err("slow"),
-        }
+    /// Why nothing could be sent.
+    fn lost(&self) -> &'static str {
+        if self.pieces.is_closed() { "left" } else { "slow" }
+    }
+
+    /// False where the reader does not keep up: what it has not read it finds in the stream again.
+    async fn send(&self, piece: String) -> bool {
+        matches!(tokio::time::timeout(READER_PATIENCE, self.pieces.send(piece.into())).await, Ok(Ok(())))
     }
 
     /// What of it this member is told.
@@ -201,38 +182,12 @@ fn block(position: &Position, event: &TenantEvent) -> Option<String> {
     Some(format!("id: {position}\nevent: {}\ndata: {data}\n\n", event.event))
 }
 
-/// What ends a stream, whatever it is busy with.
-struct End {
-    gateway: Arc<Gateway>,
-    changes: Changes,
-    expiry: Pin<Box<Sleep>>,
-}
-
-impl End {
-    /// Waits for it, keeping to what is known of the member meanwhile.
-    async fn comes(&mut self, verified: &Verified, role: &mut Role) -> &'static str {
-        loop {
-            if let Err(why) = self.is_near(verified, role) {
-                return why;
-            }
-            tokio::select! {
-                biased;
-                () = self.gateway.stop.cancelled() => return "drained",
-                () = &mut self.expiry => return "token",
-                () = self.changes.changed() => {}
-            }
-        }
+/// The role in which a stream's member may hear, as long as they may.
+fn may_still(access: &AccessControl, verified: &Verified) -> std::result::Result<Role, Fault> {
+    if !access.is_fresh() {
+        return Err(Fault::unavailable("The list of members", "the watch is stale"));
     }
-
-    /// The role in which a stream's member may hear now, if they may.
-    fn is_near(&self, verified: &Verified, role: &mut Role) -> std::result::Result<(), &'static str> {
-        let access = &self.gateway.access;
-        match access.role(verified, *role) {
-            Ok(known) if access.is_fresh() => *role = known,
-            _ => return Err("standing"),
-        }
-        Ok(())
-    }
+    access.role(verified)
 }
 
 fn until(unix_s: u64) -> Duration {

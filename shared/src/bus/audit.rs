@@ -26,6 +26,12 @@ impl Bus {
             .map_err(|cause| Fault::unavailable("The audit stream", cause))
     }
 
+    /// Sends an event that nobody waits for, and waits until it is stored.
+    pub async fn audit_beside(&self, event: &Event) -> Result<(), Fault> {
+        let bytes = serde_json::to_vec(event).map_err(Fault::internal)?;
+        self.audit_and_wait(event.organization, event.id, bytes.into()).await
+    }
+
     /// Sends an event and waits until it is stored: for events whose caller is gone.
     pub async fn audit_and_wait(&self, organization: OrganizationId, id: EventId, event: Bytes) -> Result<(), Fault> {
         self.ensure_connected()?;

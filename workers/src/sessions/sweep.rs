@@ -59,6 +59,5 @@ async fn one(parts: &Controller, place: Place, reason: EndReason) -> Result<(), 
     metrics::counter!("switchboard_sessions_swept_total", "reason" => reason.name()).increment(1);
     // The very event that lies in the outbox; should this fail, the relay publishes it.
     let event = trail(Event::of(reason), place.organization_id, &session);
-    let bytes = serde_json::to_vec(&event).map_err(Fault::internal)?;
-    parts.bus.audit_and_wait(place.organization_id, event.id, bytes.into()).await
+    parts.bus.audit_beside(&event).await
 }
