@@ -93,10 +93,10 @@ ALTER TABLE public.prompt_generations FORCE ROW LEVEL SECURITY;
 CREATE TRIGGER raise_generation BEFORE UPDATE ON public.system_prompts
     FOR EACH ROW EXECUTE FUNCTION app.raise_generation();
 
--- No statement may change a prompt without its version, or without caches hearing of it. Runs with the
--- rights of whoever changes the prompt. The generation's row also lets an owner's writers in one by one,
--- so that what is counted after a write is counted right.
-CREATE FUNCTION app.keep_prompt_version() RETURNS trigger LANGUAGE plpgsql SET search_path = ''
+-- No statement may change a prompt without its version, or without caches hearing of it. Runs as the
+-- owner, so that versions and generations are nobody else's to write. The generation's row also lets an
+-- owner's writers in one by one, so that what is counted after a write is counted right.
+CREATE FUNCTION app.keep_prompt_version() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = ''
 AS $$
 DECLARE
     kept public.system_prompts;
@@ -133,9 +133,7 @@ REVOKE ALL ON public.system_prompts, public.prompt_versions, public.prompt_gener
 GRANT SELECT, INSERT, DELETE ON public.system_prompts TO switchboard_session;
 GRANT UPDATE (name, content, template, sha256, enabled, priority, generation, updated_by, updated_at)
     ON public.system_prompts TO switchboard_session;
-GRANT SELECT, INSERT ON public.prompt_versions TO switchboard_session;
-GRANT SELECT, INSERT ON public.prompt_generations TO switchboard_session;
-GRANT UPDATE (generation) ON public.prompt_generations TO switchboard_session;
+GRANT SELECT ON public.prompt_versions, public.prompt_generations TO switchboard_session;
 
 -- Everybody who says who they are reads the platform's prompts: they stand before everybody's. A member's
 -- own are theirs, and their admins', who may look at what a member gets.
@@ -154,34 +152,28 @@ CREATE POLICY writes ON public.system_prompts TO switchboard_session
                 OR (scope = 'user' AND user_subject = (SELECT app.subject()))))
         OR (scope = 'global' AND (SELECT app.org_id()) IS NOT NULL AND (SELECT app.platform_role()) = 'operator'));
 -- Versions are for those who may write what they are versions of.
-CREATE POLICY writes ON public.prompt_versions TO switchboard_session
+CREATE POLICY reads ON public.prompt_versions FOR SELECT TO switchboard_session
     USING ((organization_id = (SELECT app.org_id())
             AND ((scope = 'organization' AND (SELECT app.role()) = 'admin')
                 OR (scope = 'user' AND user_subject = (SELECT app.subject()))))
-        OR (scope = 'global' AND (SELECT app.org_id()) IS NOT NULL AND (SELECT app.platform_role()) = 'operator'))
-    WITH CHECK ((organization_id = (SELECT app.org_id())
-            AND ((scope = 'organization' AND (SELECT app.role()) = 'admin')
-                OR (scope = 'user' AND user_subject = (SELECT app.subject()))))
-        OR (scope = 'global' AND organization_id = '00000000-0000-0000-0000-000000000000'::uuid
-            AND (SELECT app.org_id()) IS NOT NULL AND (SELECT app.platform_role()) = 'operator'));
+        OR (scope = 'global' AND (SELECT app.org_id()) IS NOT NULL AND (SELECT app.platform_role()) = 'operator'));
 CREATE POLICY reads ON public.prompt_generations FOR SELECT TO switchboard_session
     USING (organization_id = (SELECT app.org_id())
         OR (organization_id = '00000000-0000-0000-0000-000000000000'::uuid AND (SELECT app.org_id()) IS NOT NULL));
-CREATE POLICY writes ON public.prompt_generations TO switchboard_session
-    USING (organization_id = (SELECT app.org_id())
-        OR (organization_id = '00000000-0000-0000-0000-000000000000'::uuid
-            AND (SELECT app.org_id()) IS NOT NULL AND (SELECT app.platform_role()) = 'operator'))
-    WITH CHECK (organization_id = (SELECT app.org_id())
-        OR (organization_id = '00000000-0000-0000-0000-000000000000'::uuid
-            AND (SELECT app.org_id()) IS NOT NULL AND (SELECT app.platform_role()) = 'operator'));
+-- The owner is held to policies too. What is written for is settled by the policies of the prompts.
+CREATE POLICY owner_inserts ON public.prompt_versions FOR INSERT TO switchboard_owner WITH CHECK (true);
+CREATE POLICY owner_reads ON public.prompt_generations FOR SELECT TO switchboard_owner USING (true);
+CREATE POLICY owner_inserts ON public.prompt_generations FOR INSERT TO switchboard_owner WITH CHECK (true);
+CREATE POLICY owner_updates ON public.prompt_generations FOR UPDATE TO switchboard_owner
+    USING (true) WITH CHECK (true);
 
--- A template may name the tools that a session would find: which servers a member sees, and what their
--- pinned tools are. No address, no secret, nothing about either.
+-- A template may name the tools that a session would find: which servers a member sees, what their pinned
+-- tools are, and which are held back. No address, no secret, nothing about either.
 GRANT SELECT (organization_id, id, scope, user_subject, name, enabled, tools_allow, tools_deny)
     ON public.mcp_configurations TO switchboard_session;
 CREATE POLICY session_reads ON public.mcp_configurations FOR SELECT TO switchboard_session
     USING (organization_id = (SELECT app.org_id())
         AND (scope = 'organization' OR user_subject = (SELECT app.subject()) OR (SELECT app.role()) = 'admin'));
-GRANT SELECT (organization_id, configuration_id, name, definition) ON public.mcp_tools TO switchboard_session;
+GRANT SELECT (organization_id, configuration_id, name, definition, state) ON public.mcp_tools TO switchboard_session;
 CREATE POLICY session_reads ON public.mcp_tools FOR SELECT TO switchboard_session
     USING (organization_id = (SELECT app.org_id()));

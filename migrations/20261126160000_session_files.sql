@@ -20,6 +20,9 @@ CREATE TABLE public.session_files (
     created_at timestamptz NOT NULL DEFAULT now(),
     -- The last part that was taken, or when it became a file.
     touched_at timestamptz NOT NULL DEFAULT now(),
+    -- Of a doomed content that never was a file the parts are removed twice: at once, and when none can be
+    -- on its way any more. The mark keeps everybody who looks in between from doing it again.
+    removed_at timestamptz,
     CONSTRAINT session_files_pkey PRIMARY KEY (organization_id, session_id, id),
     -- Composite, so that a file cannot belong to another organization's session.
     CONSTRAINT session_files_session_fkey FOREIGN KEY (organization_id, session_id)
@@ -48,6 +51,7 @@ GRANT SELECT, INSERT, DELETE ON public.session_files TO switchboard_session;
 GRANT SELECT, INSERT ON public.session_files TO switchboard_tool;
 GRANT UPDATE (state, path, size_bytes, parts, sha256, touched_at)
     ON public.session_files TO switchboard_session, switchboard_tool;
+GRANT UPDATE (removed_at) ON public.session_files TO switchboard_session;
 CREATE POLICY tenant ON public.session_files TO switchboard_session, switchboard_tool
     USING (organization_id = (SELECT app.org_id()))
     WITH CHECK (organization_id = (SELECT app.org_id()));

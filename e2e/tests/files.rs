@@ -156,7 +156,7 @@ pub(crate) fn content(seed: u64, length: usize) -> Vec<u8> {
 
 /// The tag of a content.
 pub(crate) fn tag(bytes: &[u8]) -> String {
-    format!("\"{}\"", shared::command::files::hexadecimal(&Sha256::digest(bytes)))
+    format!("\"{}\"", shared::hex(&Sha256::digest(bytes)))
 }
 
 /// The subjects that the stream of files holds of an organization, tombstones on their way out included.

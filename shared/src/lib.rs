@@ -11,6 +11,7 @@ pub mod config;
 pub mod context;
 pub mod db;
 pub mod fault;
+mod hex;
 pub mod id;
 pub mod json;
 pub mod secret;
@@ -18,3 +19,4 @@ pub mod telemetry;
 
 pub use context::{Actor, Context, Deadline, Role};
 pub use fault::{Code, Fault};
+pub use hex::hex;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use sha2::{Digest as _, Sha256};
+use shared::hex;
 
 /// A hash over names and contents; the order of calls matters.
 #[derive(Debug, Default)]
@@ -38,15 +39,6 @@ impl Fingerprint {
     pub(crate) fn finish(self) -> String {
         hex(&self.0.finalize())
     }
-}
-
-/// Lowercase hex.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// Whether the stamp says that this fingerprint was finished before.

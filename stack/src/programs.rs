@@ -9,12 +9,12 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use crate::child::{Layer, Spec};
-use crate::fingerprint::hex;
 use crate::places::{DataDir, Places};
 use crate::ports::PortBook;
 use crate::readiness::Ready;
 use crate::secrets::{Secrets, write_private};
 use crate::supervisor::Supervisor;
+use shared::hex;
 
 /// The program's name in the catalogue.
 pub const DEMO_PROGRAM: &str = "demo";

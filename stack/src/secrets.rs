@@ -11,7 +11,7 @@ use std::sync::Mutex;
 use anyhow::{Context as _, Result, anyhow};
 use base64::Engine as _;
 
-use crate::fingerprint::hex;
+use shared::hex;
 
 /// Named secrets of one stack. `Debug` shows none of them.
 pub(crate) struct Secrets {

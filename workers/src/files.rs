@@ -10,7 +10,7 @@ use shared::{
         Page,
         files::{
             Append, Appended, Conditions, Content, Discard, File, FilePath, List, MAX_PATH_BYTES, Open, Opened,
-            PART_BYTES, Part, Read, Remove, Write, Written, hexadecimal, parts_of,
+            PART_BYTES, Part, Read, Remove, Write, Written, parts_of,
         },
     },
     db::{
@@ -18,6 +18,7 @@ use shared::{
         files::{Author, Placing},
         sessions::Place,
     },
+    hex,
     id::{ObjectId, SessionId},
 };
 
@@ -201,7 +202,7 @@ impl Run for Write {
             }
             Content::Whole(bytes) => {
                 holds(scope, self.session, &self.path, &self.conditions).await?;
-                let sha256 = hexadecimal(&Sha256::digest(&bytes));
+                let sha256 = hex(&Sha256::digest(&bytes));
                 let parts = parts_of(bytes.len() as u64);
                 (store.keep(bytes).await?, parts, sha256)
             }

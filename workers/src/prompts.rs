@@ -3,6 +3,7 @@
 
 use std::time::Instant;
 
+use sha2::{Digest, Sha256};
 use shared::{
     Code, Fault, Role,
     bus::state::PromptsState,
@@ -14,6 +15,7 @@ use shared::{
         },
     },
     db::{self, Transaction},
+    hex,
     id::OrganizationId,
 };
 
@@ -25,7 +27,6 @@ use crate::{announce::Announcement, pools::Session, run::Run, scope::Scope};
 
 mod checks;
 mod compose;
-mod hex;
 mod sanitise;
 mod signs;
 mod sources;
@@ -109,7 +110,7 @@ fn of_session(given: Given<'_>) -> Result<Piece, Fault> {
         layer: Layer::Session,
         priority: 0,
         prompt: None,
-        sha256: hex::sha256(&text),
+        sha256: hex(&Sha256::digest(&text)),
         signs: signs.into_iter().map(|sign| (sign, None)).collect(),
         text,
     })
@@ -194,7 +195,7 @@ impl Run for Create {
         may_write(scope, self.scope)?;
         let settings = checks::settings(scope, self.scope, self.settings).await?;
         let subject = &scope.context.actor.subject;
-        let sha256 = hex::sha256(settings.source.text());
+        let sha256 = hex(&Sha256::digest(settings.source.text()));
         let transaction = scope.write().await?;
         let prompt = db::prompts::insert(transaction, self.scope, subject, &settings, &sha256).await?;
         db::prompts::fits(transaction, self.scope, subject, settings.source.field()).await?;
@@ -237,7 +238,7 @@ impl Run for Replace {
         let transaction = scope.write().await?;
         let found = db::prompts::lock(transaction, subject, self.id).await?;
         self.expected.check(found.version)?;
-        let sha256 = hex::sha256(settings.source.text());
+        let sha256 = hex(&Sha256::digest(settings.source.text()));
         let prompt = db::prompts::replace(transaction, &found, subject, &settings, &sha256).await?;
         db::prompts::fits(transaction, found.scope, subject, settings.source.field()).await?;
         told(scope, &prompt, prompt.version).await?;

@@ -8,6 +8,7 @@ use shared::{
     Code, Deadline, Fault,
     command::tools::{Call, Called, Definitions, List, Timings},
     fault::Retry,
+    hex,
     json::Raw,
 };
 
@@ -136,15 +137,6 @@ fn milliseconds(since: Instant) -> f64 {
 #[expect(clippy::cast_precision_loss, reason = "no call waits 2^52 milliseconds")]
 const fn whole_milliseconds(count: u64) -> f64 {
     count as f64
-}
-
-/// Lower-case hexadecimal.
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

@@ -66,19 +66,19 @@ async fn at_rest(system: &System, workspace: &Workspace) {
 
 /// How long a content that never was a file may stay behind: the minute in which a part may be on its way,
 /// and some passes of whoever looks for it.
-const SETTLED_WITHIN: Duration = Duration::from_secs(120);
+const SETTLED_WITHIN: Duration = Duration::from_mins(2);
 
-/// Where a session worker is when it is killed over a write, each step seen from outside.
+/// What a session worker is about to do when it is killed over a write, each step seen from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     /// It waits for the session's row: there is nothing yet.
-    BeforeRow,
+    Row,
     /// The row is kept; its parts cannot go.
-    BeforeParts,
+    Parts,
     /// The parts are in the stream; the last statement before the commit waits.
-    BeforeCommit,
+    Commit,
     /// The file is there; what it replaced cannot be removed.
-    BeforeRemoving,
+    Removal,
 }
 
 fn sent(workspace: &Workspace, bytes: &[u8]) -> tokio::task::JoinHandle<Answer> {
@@ -103,18 +103,18 @@ async fn killed_at(system: &System, workspace: &Workspace, bytes: &[u8], step: S
     let stack = system.stack().await;
     let row = format!("SELECT 1 FROM sessions WHERE id = '{}' FOR UPDATE", workspace.id());
     let outbox = "LOCK TABLE audit_outbox IN EXCLUSIVE MODE".to_owned();
-    let is_early = matches!(step, Step::BeforeRow | Step::BeforeParts);
+    let is_early = matches!(step, Step::Row | Step::Parts);
     let lock = Lock::take(system, if is_early { row } else { outbox }).await;
     let asked = sent(workspace, bytes);
     lock.until_awaited().await;
-    if matches!(step, Step::BeforeRow | Step::BeforeCommit) {
+    if matches!(step, Step::Row | Step::Commit) {
         kill_all(system).await;
         lock.release().await;
     } else {
         // What is in the database goes on; what needs NATS does not.
         stack.freeze("nats").expect("it runs");
         lock.release().await;
-        let shows = if step == Step::BeforeParts { "state = 'writing'" } else { "state = 'doomed'" };
+        let shows = if step == Step::Parts { "state = 'writing'" } else { "state = 'doomed'" };
         until_there_is(system, workspace, shows).await;
         kill_all(system).await;
         stack.thaw("nats").expect("it is frozen");
@@ -124,13 +124,13 @@ async fn killed_at(system: &System, workspace: &Workspace, bytes: &[u8], step: S
 }
 
 pub(crate) async fn a_session_worker_killed_at_any_step_of_a_write_leaves_nothing_half_written(system: Arc<System>) {
-    for step in [Step::BeforeRow, Step::BeforeParts, Step::BeforeCommit, Step::BeforeRemoving] {
+    for step in [Step::Row, Step::Parts, Step::Commit, Step::Removal] {
         let workspace = Workspace::open(&system.organization().await).await;
         let (before, after) = (content(1, PART + 1), content(2, PART));
         workspace.write("f", &before).await;
         let told = killed_at(&system, &workspace, &after, step).await;
         every_part_has_its_row(&system, workspace.organization).await;
-        let is_kept = step == Step::BeforeRemoving;
+        let is_kept = step == Step::Removal;
         if told.status.is_success() {
             assert!(is_kept, "{step:?}: told {} and not kept", told.status);
         } else {

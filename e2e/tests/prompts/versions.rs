@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{item, operator, withdraw, write};
-use crate::world::System;
+use crate::world::{Client, System};
 
 pub(crate) async fn every_write_of_a_prompt_is_a_version_that_outlives_it(system: Arc<System>) {
     let tenant = system.organization().await;
@@ -59,13 +59,7 @@ pub(crate) async fn every_write_of_a_prompt_is_a_version_that_outlives_it(system
         );
         assert_eq!(versions["items"][2]["sha256"], prompt["sha256"]);
         assert_eq!(versions["items"][0]["written_by"], prompt["created_by"]);
-        // Page by page they are the same.
-        let first = client.get(&format!("{path}?limit=2")).await.json();
-        let next = first["next"].as_str().expect("a second page");
-        let second = client.get(&format!("{path}?limit=2&cursor={next}")).await.json();
-        let pages = [first["items"].as_array().cloned(), second["items"].as_array().cloned()];
-        assert_eq!(json!(pages.into_iter().flatten().flatten().collect::<Vec<_>>()), versions["items"]);
-        assert!(second["next"].is_null());
+        assert_eq!(page_by_page(client, &path).await, versions["items"]);
         client.get(&format!("{path}?cursor=x")).await.problem(400, "invalid");
     }
     // What is gone is nobody else's to read.
@@ -73,6 +67,16 @@ pub(crate) async fn every_write_of_a_prompt_is_a_version_that_outlives_it(system
     assert_eq!(tenant.admin.delete(&item(&prompt)).await.status, 204);
     tenant.user.get(&format!("{}/versions", item(&prompt))).await.problem(404, "unknown");
     tenant.admin.get(&format!("/api/v1/prompts/{}/versions", Uuid::now_v7())).await.problem(404, "unknown");
+}
+
+/// Two pages of a list of three, put together.
+async fn page_by_page(client: &Client, path: &str) -> Value {
+    let first = client.get(&format!("{path}?limit=2")).await.json();
+    let next = first["next"].as_str().expect("a second page");
+    let second = client.get(&format!("{path}?limit=2&cursor={next}")).await.json();
+    assert!(second["next"].is_null());
+    let pages = [first["items"].as_array().cloned(), second["items"].as_array().cloned()];
+    json!(pages.into_iter().flatten().flatten().collect::<Vec<_>>())
 }
 
 pub(crate) async fn of_many_who_replace_the_same_version_of_a_prompt_one_wins(system: Arc<System>) {

@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     command::users::Admitted,
+    hex,
     id::{ConfigurationId, OrganizationId, SessionId},
 };
 
@@ -143,14 +144,7 @@ pub fn prompts_key(organization: OrganizationId) -> String {
 
 /// The key of a member: subjects are hashed, so that any of them is a valid key.
 pub fn access_key(organization: OrganizationId, subject: &str) -> String {
-    // Looked for with every command.
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut key = format!("{organization}.");
-    for byte in Sha256::digest(subject.as_bytes()) {
-        key.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        key.push(char::from(DIGITS[usize::from(byte & 0xf)]));
-    }
-    key
+    format!("{organization}.{}", hex(&Sha256::digest(subject.as_bytes())))
 }
 
 /// The key of a configuration.

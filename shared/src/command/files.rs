@@ -38,15 +38,6 @@ pub const fn parts_of(size_bytes: u64) -> u32 {
     parts
 }
 
-/// A digest as rows and tags have it.
-pub fn hexadecimal(digest: &[u8]) -> String {
-    use std::fmt::Write as _;
-    digest.iter().fold(String::with_capacity(2 * digest.len()), |mut digits, byte| {
-        let _ = write!(digits, "{byte:02x}");
-        digits
-    })
-}
-
 /// A file as its member sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "SessionFile")]

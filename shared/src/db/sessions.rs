@@ -1,21 +1,46 @@
 //! Sessions.
 
-use std::time::Duration;
-
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
-use sqlx::{FromRow, postgres::types::PgInterval, types::Json};
+use sqlx::{FromRow, types::Json};
 
-use super::{Database, Transaction, fault, is_locked, page};
+use super::{Transaction, fault, page};
 use crate::{
     command::{
         MAX_PAGE, Page,
-        organizations::Organization,
         prompts::Composed,
         sessions::{EndReason, Files, List, Session, State},
     },
     fault::{Code, Fault},
-    id::{OrganizationId, SessionId, UserId},
+    id::{SessionId, UserId},
+};
+
+/// The columns of a [`Row`]; what its member wrote into it is left out where many are read, and where a
+/// pool may not read it.
+macro_rules! columns {
+    ($head:literal, $prompt:literal, $tail:literal) => {
+        columns!($head, "metadata", $prompt, $tail)
+    };
+    ($head:literal, $metadata:literal, $prompt:literal, $tail:literal) => {
+        concat!(
+            $head,
+            " id, user_id, subject, agent_type, state, end_reason, ",
+            $metadata,
+            " AS metadata, ",
+            $prompt,
+            " AS prompt, created_at, touched_at, idle_seconds, expires_at, usable_until, ended_at, files_bytes, \
+             files_quota_bytes, generation, usable_until <= now() AS is_over ",
+            $tail
+        )
+    };
+}
+
+mod limits;
+mod upkeep;
+
+pub use self::{
+    limits::{busy, check_room, take_turn},
+    upkeep::{Place, forget, happened, long_gone, pending, to_end, wait_briefly, with_pending},
 };
 
 #[derive(FromRow)]
@@ -38,26 +63,6 @@ struct Row {
     files_quota_bytes: i64,
     generation: i64,
     is_over: bool,
-}
-
-/// The columns of a [`Row`]; what its member wrote into it is left out where many are read, and where a
-/// pool may not read it.
-macro_rules! columns {
-    ($head:literal, $prompt:literal, $tail:literal) => {
-        columns!($head, "metadata", $prompt, $tail)
-    };
-    ($head:literal, $metadata:literal, $prompt:literal, $tail:literal) => {
-        concat!(
-            $head,
-            " id, user_id, subject, agent_type, state, end_reason, ",
-            $metadata,
-            " AS metadata, ",
-            $prompt,
-            " AS prompt, created_at, touched_at, idle_seconds, expires_at, usable_until, ended_at, files_bytes, \
-             files_quota_bytes, generation, usable_until <= now() AS is_over ",
-            $tail
-        )
-    };
 }
 
 impl Row {
@@ -121,87 +126,6 @@ pub struct Opening<'a> {
     pub files_quota_bytes: i64,
     /// What must happen once it is there.
     pub pending: &'a [String],
-}
-
-/// Refuses one session more than the organization, or one member of it, may have open.
-pub async fn check_room(transaction: &mut Transaction, user: UserId, organization: &Organization) -> Result<(), Fault> {
-    let (all, own): (i64, i64) = sqlx::query_as(
-        "SELECT count(*), count(*) FILTER (WHERE user_id = $2) FROM sessions \
-         WHERE organization_id = $1 AND state = 'active' AND usable_until > clock_timestamp()",
-    )
-    .bind(transaction.organization())
-    .bind(user)
-    .fetch_one(transaction.connection())
-    .await
-    .map_err(fault)?;
-    let refused = throttled;
-    if own >= i64::from(organization.user_session_limit) {
-        let limit = organization.user_session_limit;
-        return refused(format!("You have {limit} sessions open, as many as one member may (user_session_limit)."));
-    }
-    if all >= i64::from(organization.session_limit) {
-        let limit = organization.session_limit;
-        return refused(format!("The organization has {limit} sessions open, as many as it may (session_limit)."));
-    }
-    check_pace(transaction, user, organization).await
-}
-
-fn throttled(message: String) -> Result<(), Fault> {
-    Err(Fault::new(Code::Throttled, message).after(Duration::from_mins(1)))
-}
-
-/// Sessions that may be opened in an hour, for each that may be open: what is over leaves a row behind for
-/// days, and news of its end.
-const OPENINGS_PER_HOUR: i64 = 20;
-
-/// Refuses whoever opens and ends sessions without end.
-async fn check_pace(transaction: &mut Transaction, user: UserId, organization: &Organization) -> Result<(), Fault> {
-    let (all, own): (i64, i64) = sqlx::query_as(
-        "SELECT count(*), count(*) FILTER (WHERE user_id = $2) FROM sessions \
-         WHERE organization_id = $1 AND created_at > clock_timestamp() - interval '1 hour'",
-    )
-    .bind(transaction.organization())
-    .bind(user)
-    .fetch_one(transaction.connection())
-    .await
-    .map_err(fault)?;
-    let most = OPENINGS_PER_HOUR * i64::from(organization.user_session_limit);
-    if own >= most {
-        return throttled(format!("You opened {own} sessions within an hour; a member may open {most}."));
-    }
-    let most = OPENINGS_PER_HOUR * i64::from(organization.session_limit);
-    if all >= most {
-        return throttled(format!("The organization opened {all} sessions within an hour; it may open {most}."));
-    }
-    Ok(())
-}
-
-/// Lets one transaction of the organization at a time count sessions and add one, until its end. Whoever
-/// holds the turn may stand still: nobody waits for it long, with a connection that others need.
-pub async fn take_turn(transaction: &mut Transaction) -> Result<(), Fault> {
-    sqlx::query(
-        "SELECT set_config('lock_timeout', '2s', true), pg_advisory_xact_lock(hashtextextended($1, 0)), \
-             set_config('lock_timeout', '10s', true)",
-    )
-    .bind(format!("sessions of {}", transaction.organization()))
-    .execute(transaction.connection())
-    .await
-    .map(drop)
-    .map_err(|cause| if is_locked(&cause) { busy() } else { fault(cause) })
-}
-
-/// Others are opening sessions of the organization.
-pub fn busy() -> Fault {
-    Fault::new(Code::Throttled, "Many sessions of the organization are being opened.").after(Duration::from_secs(1))
-}
-
-/// Lets the transaction wait for rows that others hold a moment only: for reconcilers, which come again.
-pub async fn wait_briefly(transaction: &mut Transaction) -> Result<(), Fault> {
-    sqlx::query("SELECT set_config('lock_timeout', '1s', true)")
-        .execute(transaction.connection())
-        .await
-        .map(drop)
-        .map_err(fault)
 }
 
 /// Adds one.
@@ -407,108 +331,4 @@ pub async fn touch(transaction: &mut Transaction, id: SessionId, pending: &[Stri
     .await
     .map_err(fault)?;
     Ok(touched.rows_affected() > 0)
-}
-
-/// Where a session is: what crosses organizations.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromRow)]
-pub struct Place {
-    /// The tenant.
-    pub organization_id: OrganizationId,
-    /// The session.
-    pub id: SessionId,
-}
-
-/// Up to 1,000 that are active and should not be, and why.
-pub async fn to_end(database: &Database) -> Result<Vec<(Place, EndReason)>, Fault> {
-    let mut transaction = database.on_behalf_of(OrganizationId::PLATFORM).await?;
-    let rows: Vec<(OrganizationId, SessionId, String)> =
-        sqlx::query_as("SELECT organization_id, id, reason FROM app.sessions_to_end(1000)")
-            .fetch_all(transaction.connection())
-            .await
-            .map_err(fault)?;
-    let read = |(organization_id, id, reason): (OrganizationId, SessionId, String)| {
-        let reason = EndReason::parse(&reason).ok_or_else(|| Fault::internal("a reason the code does not know"))?;
-        Ok((Place { organization_id, id }, reason))
-    };
-    rows.into_iter().map(read).collect()
-}
-
-/// Up to 100 of which something must still happen that is not among `others`, after one.
-pub async fn with_pending(database: &Database, others: &[String], after: Option<Place>) -> Result<Vec<Place>, Fault> {
-    let mut transaction = database.on_behalf_of(OrganizationId::PLATFORM).await?;
-    sqlx::query_as("SELECT organization_id, id FROM app.sessions_with_hooks($1, $2, $3, 100)")
-        .bind(others)
-        .bind(after.map(|place| place.organization_id))
-        .bind(after.map(|place| place.id))
-        .fetch_all(transaction.connection())
-        .await
-        .map_err(fault)
-}
-
-/// A session, without what its member wrote into it, and what must still happen because of what has
-/// happened to it, in that order. `None` where it is forgotten.
-pub async fn pending(transaction: &mut Transaction, id: SessionId) -> Result<Option<(Session, Vec<String>)>, Fault> {
-    let hooks: Option<Vec<String>> =
-        sqlx::query_scalar("SELECT pending_hooks FROM sessions WHERE organization_id = $1 AND id = $2")
-            .bind(transaction.organization())
-            .bind(id)
-            .fetch_optional(transaction.connection())
-            .await
-            .map_err(fault)?;
-    let Some(hooks) = hooks else { return Ok(None) };
-    let row: Row = sqlx::query_as(columns!(
-        "SELECT",
-        "'{}'::jsonb",
-        "NULL::jsonb",
-        "FROM sessions WHERE organization_id = $1 AND id = $2"
-    ))
-    .bind(transaction.organization())
-    .bind(id)
-    .fetch_one(transaction.connection())
-    .await
-    .map_err(fault)?;
-    Ok(Some((row.read()?, hooks)))
-}
-
-/// These have happened to a session as it was read. Was it used since, that is still to be told.
-pub async fn happened(transaction: &mut Transaction, session: &Session, hooks: &[String]) -> Result<(), Fault> {
-    sqlx::query(
-        "UPDATE sessions SET pending_hooks = ARRAY(SELECT hook FROM unnest(pending_hooks) WITH ORDINALITY AS t (hook, n) \
-             WHERE hook <> ALL ($3::text[]) OR (hook LIKE 'session.touched/%' AND touched_at <> $4) ORDER BY n) \
-         WHERE organization_id = $1 AND id = $2",
-    )
-    .bind(transaction.organization())
-    .bind(session.id)
-    .bind(hooks)
-    .bind(session.touched_at)
-    .execute(transaction.connection())
-    .await
-    .map(drop)
-    .map_err(fault)
-}
-
-/// Up to 1,000 that were over for longer than `age`, with nothing left to do.
-pub async fn long_gone(database: &Database, age: Duration) -> Result<Vec<Place>, Fault> {
-    let age = PgInterval::try_from(age).map_err(Fault::internal)?;
-    let mut transaction = database.on_behalf_of(OrganizationId::PLATFORM).await?;
-    sqlx::query_as("SELECT organization_id, id FROM app.sessions_long_gone($1, 1000)")
-        .bind(age)
-        .fetch_all(transaction.connection())
-        .await
-        .map_err(fault)
-}
-
-/// Forgets those of the organization that are over and have nothing left to do, nor a row of a file.
-pub async fn forget(transaction: &mut Transaction, ids: &[SessionId]) -> Result<(), Fault> {
-    sqlx::query(
-        "DELETE FROM sessions s WHERE organization_id = $1 AND id = ANY ($2) AND state <> 'active' \
-             AND pending_hooks = '{}' AND NOT EXISTS (SELECT FROM session_files f \
-                 WHERE f.organization_id = s.organization_id AND f.session_id = s.id)",
-    )
-    .bind(transaction.organization())
-    .bind(ids.iter().map(|id| id.0).collect::<Vec<_>>())
-    .execute(transaction.connection())
-    .await
-    .map(drop)
-    .map_err(fault)
 }

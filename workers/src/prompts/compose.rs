@@ -7,10 +7,11 @@ use sha2::{Digest, Sha256};
 use shared::{
     Code, Fault,
     command::prompts::{Composed, Flag, Layer, MAX_COMPOSED_BYTES, MAX_LAYER_BYTES, Part},
+    hex,
     id::PromptId,
 };
 
-use super::{Seen, hex};
+use super::Seen;
 
 /// What one prompt, or the session's text, has to say, ready to be put in.
 #[derive(Clone, Debug)]
@@ -36,7 +37,7 @@ pub(super) struct Nonce(String);
 impl Nonce {
     /// A new one: 128 random bits.
     pub(super) fn new() -> Self {
-        Self(rand::random::<[u8; 16]>().into_iter().fold(String::with_capacity(32), hex::append))
+        Self(hex(&rand::random::<[u8; 16]>()))
     }
 
     #[cfg(test)]
@@ -80,7 +81,7 @@ pub(super) fn put_together(mut pieces: Vec<Piece>, nonce: &Nonce) -> Result<Comp
         let characters = u32::try_from(text[start..].chars().count()).unwrap_or(u32::MAX);
         parts.push(Part { scope: piece.layer, prompt, name, version, sha256: piece.sha256, characters });
     }
-    Ok(Composed { sha256: hex::of(&Sha256::digest(text.as_bytes())), text, parts, flags })
+    Ok(Composed { sha256: hex(&Sha256::digest(text.as_bytes())), text, parts, flags })
 }
 
 /// Trusted text as it is; a user's between two lines that only this composition can write.

@@ -6,11 +6,12 @@ use shared::{
     Code, Fault,
     command::tools::{Accept, Overrule, Pin},
     db::{self, tools::Kept},
+    hex,
     id::ConfigurationId,
     json::Raw,
 };
 
-use super::{hex, pinning};
+use super::pinning;
 use crate::{
     configurations::{announce, may_write},
     pools::Token,

@@ -42,7 +42,7 @@ pub(super) async fn call(
 ) -> Result<Ended, Failed> {
     scope.notes.detail("session", session.id.to_string());
     let specification = specification(scope, session, entry);
-    let (scope_parts, scope_context) = (scope.parts, scope.context);
+    let (parts, context) = (scope.parts, scope.context);
     let asked = AtomicBool::new(false);
     let calling = if matches!(specification.target, Target::Program { .. }) {
         let request = Asking { request, repeats, patience: entry.timeout(), is_asked: &asked };
@@ -55,7 +55,6 @@ pub(super) async fn call(
             Ok((result, None))
         })
     };
-    let (parts, context) = (scope_parts, scope_context);
     let ended = tokio::select! {
         called = calling => called,
         () = session.ended() => Err(over(asked.load(Relaxed))),

@@ -6,9 +6,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Map, Value, value::RawValue};
 use sha2::{Digest, Sha256};
-use shared::{Fault, command::tools::Change, db::tools::Pinned, json::Raw};
-
-use super::hex;
+use shared::{Fault, command::tools::Change, db::tools::Pinned, hex, json::Raw};
 
 /// The longest tool name, in bytes.
 const MAX_NAME_BYTES: usize = 256;

@@ -20,11 +20,11 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, header::CONTENT_TYPE};
 use reqwest::{Request, Response, redirect::Policy};
 use serde_json::json;
-use shared::{Deadline, Fault, command::configurations::Credential, json::Raw, secret::Secret};
+use shared::{Deadline, Fault, command::configurations::Credential, hex, json::Raw, secret::Secret};
 use url::Url;
 
 pub use self::config::FastMcpConfig;
-use self::signature::{Key, Nonce, hex};
+use self::signature::{Key, Nonce};
 use super::{CallRequest, Specification, Target, failure, listing::Listing, within};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

@@ -15,8 +15,9 @@ use shared::{
     Context, Fault,
     command::{
         Command,
-        files::{File, Opened, Read, hexadecimal, parts_of},
+        files::{File, Opened, Read, parts_of},
     },
+    hex,
     id::{ObjectId, SessionId},
 };
 
@@ -94,7 +95,7 @@ impl Reading {
         };
         self.digest.update(&bytes);
         self.part += 1;
-        if self.part == self.parts && hexadecimal(&self.digest.clone().finalize()) != self.sha256 {
+        if self.part == self.parts && hex(&self.digest.clone().finalize()) != self.sha256 {
             return Err(self.broken(&Fault::internal("a file's parts are not what its row says")));
         }
         Ok(Some((bytes, self)))

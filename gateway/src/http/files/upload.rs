@@ -10,8 +10,9 @@ use shared::{
     Context, Fault,
     command::{
         Command,
-        files::{Append, Content, Discard, MAX_FILE_BYTES, PART_BYTES, Write, Written, hexadecimal},
+        files::{Append, Content, Discard, MAX_FILE_BYTES, PART_BYTES, Write, Written},
     },
+    hex,
     id::{ObjectId, SessionId},
 };
 
@@ -133,7 +134,7 @@ impl Upload {
             };
             part += 1;
             if is_last {
-                return Ok(Content::Upload { upload, parts: part, sha256: hexadecimal(&digest.finalize()) });
+                return Ok(Content::Upload { upload, parts: part, sha256: hex(&digest.finalize()) });
             }
         }
     }

@@ -13,14 +13,14 @@ fn pieces() -> impl Strategy<Value = Vec<Piece>> {
     let piece =
         (layer, 0..4_u16, "[ab]{1,2}", any::<u128>(), "(?s).{1,40}").prop_map(|(layer, priority, name, id, text)| {
             let prompt = Some((PromptId(uuid::Uuid::from_u128(id)), name, 1));
-            Piece { layer, priority, prompt, sha256: hex::sha256(&text), text, signs: vec![] }
+            Piece { layer, priority, prompt, sha256: hex(&Sha256::digest(&text)), text, signs: vec![] }
         });
     let session = proptest::option::of("(?s).{1,40}").prop_map(|text| {
         text.map(|text| Piece {
             layer: Layer::Session,
             priority: 0,
             prompt: None,
-            sha256: hex::sha256(&text),
+            sha256: hex(&Sha256::digest(&text)),
             text,
             signs: vec![("changes_role", None)],
         })
@@ -57,7 +57,7 @@ proptest! {
             });
             prop_assert!(source.is_some_and(|piece| stretch.contains(&piece.text)), "{part:?}");
         }
-        prop_assert_eq!(composed.sha256, hex::sha256(&composed.text));
+        prop_assert_eq!(composed.sha256, hex(&Sha256::digest(&composed.text)));
     }
 
     #[test]

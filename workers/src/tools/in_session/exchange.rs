@@ -21,10 +21,11 @@ use shared::{
         self, Database,
         files::{Author, Placing},
     },
+    hex,
     id::{ObjectId, SessionId},
 };
 
-use super::{super::hex, lease::Lease};
+use super::lease::Lease;
 use crate::{
     files::store::Store,
     pools::Tool,

@@ -2,12 +2,10 @@
 //! sending it: the worker signs each request, the service proves itself over the request's nonce
 //! in each answer (`fastmcp/README.md`).
 
-use std::fmt::Write as _;
-
 use hmac::{Hmac, KeyInit, Mac};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use sha2::{Digest, Sha256};
-use shared::{context::now_unix_ms, secret::Secret};
+use shared::{context::now_unix_ms, hex, secret::Secret};
 
 const TIME: HeaderName = HeaderName::from_static("x-switchboard-time");
 const NONCE: HeaderName = HeaderName::from_static("x-switchboard-nonce");
@@ -61,15 +59,6 @@ impl Key {
         let text = format!("switchboard-fastmcp-response\n{}\n{}", nonce.0, status.as_u16());
         self.0.clone().chain_update(text).verify_slice(&proof).is_ok()
     }
-}
-
-/// Lower-case hexadecimal digits.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a `String` cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 fn unhex(text: &[u8]) -> Option<Vec<u8>> {

@@ -8,12 +8,12 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use shared::{
-    Deadline, Fault,
+    Deadline, Fault, hex,
     id::{OrganizationId, SessionId},
 };
 use uuid::Uuid;
 
-use super::{COURTESY, Service, answer, hex};
+use super::{COURTESY, Service, answer};
 use crate::upstream::within;
 
 /// The host of programs, as the keeper of workspaces.
