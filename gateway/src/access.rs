@@ -68,12 +68,13 @@ impl AccessControl {
         Ok(context)
     }
 
-    /// The role in which the bearer of a token that was admitted may act now.
-    pub fn role(&self, verified: &Verified) -> Result<Role, Fault> {
+    /// The role in which the bearer of a token may act now who acted in one before: what was known of them
+    /// holds until something else is.
+    pub fn role(&self, verified: &Verified, before: Role) -> Result<Role, Fault> {
         self.standing.check_organization(verified.organization)?;
         match self.standing.member(&verified.access_key) {
             Some(stored) => lower(verified.role, &stored),
-            None => Ok(verified.role),
+            None => Ok(before),
         }
     }
 

@@ -6,7 +6,7 @@ use std::{
     io::{self, IoSlice},
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -83,8 +83,15 @@ impl Connection {
 }
 
 impl AsyncRead for Connection {
+    /// The end of the stream is an error: a client that is gone. The server would take it for an answer
+    /// that may still be waited for, and hold what the client held (a stream's place) until a write fails.
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.stream().poll_read(cx, buffer)
+        let before = buffer.filled().len();
+        ready!(self.stream().poll_read(cx, buffer))?;
+        if buffer.filled().len() == before && buffer.remaining() > 0 {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -118,7 +125,10 @@ impl AsyncWrite for Connection {
 mod tests {
     use std::{net::SocketAddr, time::Instant};
 
-    use tokio::{io::AsyncReadExt, time::timeout};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        time::timeout,
+    };
 
     use super::*;
 
@@ -139,6 +149,29 @@ mod tests {
         drop(taken);
         assert_eq!(one.read(&mut [0]).await.unwrap(), 0, "the first is closed");
         timeout(Duration::from_secs(20), door.accept()).await.expect("the second is taken").unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_an_answer_holds_is_given_back_once_its_client_is_gone() {
+        let (door, address) = open(8).await;
+        let (place, mut given_back) = tokio::sync::mpsc::channel::<()>(1);
+        let endless = poem::endpoint::make_sync(move |_| {
+            let place = place.clone();
+            poem::Body::from_bytes_stream(futures::stream::poll_fn(move |_| {
+                let _place = &place;
+                Poll::<Option<io::Result<bytes::Bytes>>>::Pending
+            }))
+        });
+        let server = tokio::spawn(poem::Server::new_with_acceptor(door).run(endless));
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n").await.unwrap();
+        let mut head = [0; 4];
+        client.read_exact(&mut head).await.unwrap();
+        assert_eq!(&head, b"HTTP");
+        // Not dropped: what it has not read would make the system tell the server more than that it left.
+        client.shutdown().await.unwrap();
+        server.abort();
+        timeout(Duration::from_secs(20), given_back.recv()).await.expect("given back");
     }
 
     /// Fails as the system does when no file is left.

@@ -223,11 +223,14 @@ pub(crate) async fn a_member_has_so_many_streams_and_gets_one_back(system: Arc<S
     assert!(refused.problem(429, "throttled")["detail"].as_str().is_some_and(|words| words.contains('8')));
     Stream::open(&tenant.admin, None).await;
     streams.pop();
+    let left = Instant::now();
     super::until("a place is free", async || {
         let answer = tenant.user.request(Method::GET, EVENTS).send().await.expect("an answer");
         answer.status() == StatusCode::OK
     })
     .await;
+    // Not only once a heartbeat could not be written.
+    assert!(left.elapsed() < Duration::from_secs(10), "{:?}", left.elapsed());
 }
 
 /// More than a connection's buffers hold.

@@ -31,7 +31,7 @@ use super::{
     operation::{self, Operation, get},
     problem::Problem,
 };
-use crate::{access::AccessControl, auth::Verified};
+use crate::auth::Verified;
 
 pub(super) fn operations() -> Vec<Operation> {
     operation::of(
@@ -84,11 +84,12 @@ impl JsonSchema for LastEventId {
 /// Hears what happens.
 #[handler]
 pub(crate) async fn listen(gateway: Data<&Arc<Gateway>>, bearer: Bearer, LastEventId(after): LastEventId) -> Answer {
-    let Bearer { verified, .. } = bearer;
+    let Bearer { verified, context } = bearer;
     let place = gateway.places.take(verified.organization, &verified.subject)?;
     let listening = gateway.bus.listen(verified.organization, after).await?;
     let (pieces, mut waiting) = mpsc::channel(WAITING);
-    let stream = Stream { gateway: Arc::clone(gateway.0), verified, listening, pieces };
+    let role = context.actor.role;
+    let stream = Stream { gateway: Arc::clone(gateway.0), verified, role, listening, pieces };
     tokio::spawn(stream.run());
     let body = futures::stream::poll_fn(move |context| {
         // Held as long as the connection, whatever became of what fills it.
@@ -108,6 +109,8 @@ pub(crate) async fn listen(gateway: Data<&Arc<Gateway>>, bearer: Bearer, LastEve
 struct Stream {
     gateway: Arc<Gateway>,
     verified: Arc<Verified>,
+    /// As it was last known.
+    role: Role,
     listening: Listening,
     pieces: mpsc::Sender<Bytes>,
 }
@@ -130,16 +133,23 @@ impl Stream {
         // Not from one turn to the next: members change all the time.
         let mut beat = Instant::now() + HEARTBEAT_EVERY;
         loop {
-            let Ok(role) = may_still(&self.gateway.access, &self.verified) else { return "standing" };
+            if !self.may_still() {
+                return "standing";
+            }
             let heard = tokio::select! {
+                biased;
                 () = self.gateway.stop.cancelled() => return "drained",
                 () = self.pieces.closed() => return "left",
                 () = &mut expiry => return "token",
                 () = changes.changed() => continue,
                 heard = self.listening.next(beat) => heard,
             };
+            // What was heard may be older than what is known by now of who is to hear it.
+            if !self.may_still() {
+                return "standing";
+            }
             let piece = match heard {
-                Ok(Some(heard)) => self.shown(role, &heard),
+                Ok(Some(heard)) => self.shown(&heard),
                 Ok(None) => Some(format!(":\nid: {}\n\n", self.listening.position())),
                 Err(fault) => {
                     tracing::info!(%fault, "a stream of events ends");
@@ -154,6 +164,16 @@ impl Stream {
         }
     }
 
+    /// False where the member may not hear any more, or it is not known; else keeps to their role by now.
+    fn may_still(&mut self) -> bool {
+        let access = &self.gateway.access;
+        match access.role(&self.verified, self.role) {
+            Ok(role) if access.is_fresh() => self.role = role,
+            _ => return false,
+        }
+        true
+    }
+
     /// Why nothing could be sent.
     fn lost(&self) -> &'static str {
         if self.pieces.is_closed() { "left" } else { "slow" }
@@ -165,10 +185,10 @@ impl Stream {
     }
 
     /// What of it this member is told.
-    fn shown(&self, role: Role, heard: &Heard) -> Option<String> {
+    fn shown(&self, heard: &Heard) -> Option<String> {
         match heard {
             Heard::Event(position, event) => {
-                let is_theirs = role >= Role::Admin || event.subject == self.verified.subject;
+                let is_theirs = self.role >= Role::Admin || event.subject == self.verified.subject;
                 is_theirs.then(|| block(position, event)).flatten()
             }
             Heard::Gap(position) => block(position, &TenantEvent::missed(&self.verified.subject)),
@@ -180,14 +200,6 @@ impl Stream {
 fn block(position: &Position, event: &TenantEvent) -> Option<String> {
     let data = serde_json::to_string(event).inspect_err(|cause| tracing::error!(%cause, "an event")).ok()?;
     Some(format!("id: {position}\nevent: {}\ndata: {data}\n\n", event.event))
-}
-
-/// The role in which a stream's member may hear, as long as they may.
-fn may_still(access: &AccessControl, verified: &Verified) -> std::result::Result<Role, Fault> {
-    if !access.is_fresh() {
-        return Err(Fault::unavailable("The list of members", "the watch is stale"));
-    }
-    access.role(verified)
 }
 
 fn until(unix_s: u64) -> Duration {
