@@ -1,6 +1,6 @@
-//! The queue's promises (docs/queue.md), each shown on a real system. They run one at a time and
-//! after everything else: what they measure should not be another test. Small counts unless
-//! `SWITCHBOARD_FULL` is set.
+//! The queue's promises (docs/queue.md), each shown on a real system. They run after everything else and
+//! one at a time, since what they measure should not be another test; only those about accidents, which
+//! wait more than they do, run on two systems side by side. Small counts unless `SWITCHBOARD_FULL` is set.
 
 use std::{panic::AssertUnwindSafe, sync::Arc};
 
@@ -78,8 +78,9 @@ pub(crate) fn run(arguments: &Arguments) -> bool {
             a_slow_upstream_of_one_organization_delays_nobody_else,
         }
     );
-    let broken = Arc::new(World::with(accidents::pairs));
-    let accidents = accidents::trials(&broken);
+    let (calls, files) = (accidents::Breakable::new(), accidents::Breakable::new());
+    let mut accidents = accidents::of_calls_and_sessions(&calls);
+    accidents.extend(accidents::of_files(&files));
     let small = Arc::new(World::with(overload::narrow));
     let overload = together!(small;
         overload {
@@ -104,8 +105,10 @@ pub(crate) fn run(arguments: &Arguments) -> bool {
     let arguments = Arguments { test_threads: Some(1), ..arguments.clone() };
     let first = libtest_mimic::run(&arguments, on_one);
     let clean = leftovers::check(&world);
-    let staged = libtest_mimic::run(&arguments, accidents);
-    let mended = leftovers::check(&broken);
+    // All begin and wait for their system: so both systems are always in use.
+    let side_by_side = Arguments { test_threads: Some(accidents.len()), ..arguments.clone() };
+    let staged = libtest_mimic::run(&side_by_side, accidents);
+    let mended = [&calls, &files].map(|system| leftovers::check(system.world())) == [true; 2];
     let full = libtest_mimic::run(&arguments, overload);
     let emptied = leftovers::check(&small);
     let last = libtest_mimic::run(&arguments, on_their_own);

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use crate::{command::Pool, config, fault::Fault};
 
 pub mod administration;
+pub mod answers;
 pub mod audit;
 pub mod caller;
 pub mod envelope;
@@ -74,6 +75,7 @@ struct Inner {
     instance: String,
     connections: watch::Receiver<u64>,
     losses: watch::Receiver<u64>,
+    answers: answers::Answers,
 }
 
 /// How often the connection is tried: a peer that vanished without a word is noticed after two.
@@ -143,7 +145,8 @@ impl Bus {
         let client = connect(config, role.name(), format!("switchboard-{}-{instance}", role.name()), counts).await?;
         // JetStream stands in an account of its own: what of it a role may ask is imported under this prefix.
         let jetstream = jetstream::with_prefix(client.clone(), subject::API_PREFIX);
-        Ok(Self(Arc::new(Inner { client, jetstream, role, instance, connections, losses })))
+        let answers = answers::Answers::default();
+        Ok(Self(Arc::new(Inner { client, jetstream, role, instance, connections, losses, answers })))
     }
 
     /// This process's name on the bus: 32 hexadecimal digits, new at each start.

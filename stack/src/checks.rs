@@ -1,4 +1,5 @@
-//! `cargo dev test`: every check of the repository, one after the other, with a table at the end.
+//! `cargo dev test`: every check of the repository, with a table at the end. They run one after the other, but for the
+//! Python tests: they keep one core busy, and run beside the lints.
 //!
 //! A stage that fails does not stop the others, except where they stand on it: without the set-up or the build there is
 //! nothing to test.
@@ -6,7 +7,9 @@
 mod fuzz;
 
 use std::io::Write as _;
-use std::process::Command;
+use std::panic::resume_unwind;
+use std::process::{Command, ExitStatus};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -44,6 +47,9 @@ enum Verdict {
     NotRun(String),
 }
 
+/// A stage's name, and what it does.
+type Check<'a> = (&'static str, &'a (dyn Fn() -> Result<Verdict> + Sync));
+
 struct Stage {
     name: &'static str,
     verdict: Verdict,
@@ -55,41 +61,54 @@ struct Stage {
 /// # Errors
 /// When a stage failed.
 pub fn run(full: bool) -> Result<()> {
+    let began = Instant::now();
     let places = Places::find()?;
-    let mut stages = Vec::new();
-    let ground =
-        stage(&mut stages, "set-up", || {
+    let groups: [&[Check<'_>]; 9] = [
+        &[("set-up", &|| {
             setup()?;
             everything::ensure(&places, Progress::Lines).map(|_| Verdict::Passed)
-        }) && stage(&mut stages, "build", || call(cargo(&places).args(["build", "--workspace", "--bins", "--tests"])));
-    let tests: [(&'static str, &dyn Fn() -> Result<Verdict>); 8] = [
-        ("Rust tests", &|| call(with_counts(cargo(&places).args(["test", "--workspace"]), full))),
-        ("end to end through FastMCP", &|| {
+        })],
+        &[("build", &|| call(cargo(&places).args(["build", "--workspace", "--bins", "--tests"])))],
+        &[("Rust tests", &|| call(with_counts(cargo(&places).args(["test", "--workspace"]), full)))],
+        &[("end to end through FastMCP", &|| {
             let mut again = cargo(&places);
             again.args(["test", "--workspace", "--test", "e2e", "--"]);
             again.args(CLIENTLESS.iter().flat_map(|module| ["--skip", module]));
             again.env("SWITCHBOARD_FORCE_FASTMCP", "1");
             call(with_counts(&mut again, full))
-        }),
-        (FUZZING, &|| fuzz::run(&places, full)),
-        ("Rust style", &|| rust_style(&places)),
-        ("Python tests", &|| call(with_counts(python(&places).args(["-m", "pytest", "-q"]), full))),
-        ("Python style", &|| {
+        })],
+        &[(FUZZING, &|| fuzz::run(&places, full))],
+        &[
+            ("Rust style", &|| rust_style(&places)),
+            ("Python tests", &|| call_beside(with_counts(python(&places).args(["-m", "pytest", "-q"]), full))),
+        ],
+        &[("Python style", &|| {
             let mut ruff = Command::new(places.tool("ruff"));
             call(ruff.args(["check", ".", "../e2e/fuzz"]).current_dir(places.root().join("fastmcp")))
-        }),
-        ("console types and unit tests", &|| call(with_counts(console(&places)?.arg("test"), full))),
-        ("console in a browser", &|| browser(&places, full)),
+        })],
+        &[("console types and unit tests", &|| call(with_counts(console(&places)?.arg("test"), full)))],
+        &[("console in a browser", &|| browser(&places, full))],
     ];
-    for (name, test) in tests {
-        if ground {
-            stage(&mut stages, name, test);
+    let mut stages: Vec<Stage> = Vec::new();
+    for group in groups {
+        // Set-up and build.
+        let ground = &stages[..stages.len().min(2)];
+        if ground.iter().any(|stage| matches!(stage.verdict, Verdict::Failed(_))) {
+            let not_run = || Verdict::NotRun("there is nothing to test".to_owned());
+            stages.extend(group.iter().map(|(name, _)| Stage { name, verdict: not_run(), took: Duration::ZERO }));
         } else {
-            let verdict = Verdict::NotRun("there is nothing to test".to_owned());
-            stages.push(Stage { name, verdict, took: Duration::ZERO });
+            stages.extend(side_by_side(group));
         }
     }
-    report(&stages)
+    report(&stages, began.elapsed())
+}
+
+/// Runs stages at the same time.
+fn side_by_side(checks: &[Check<'_>]) -> Vec<Stage> {
+    thread::scope(|scope| {
+        let running: Vec<_> = checks.iter().map(|check| scope.spawn(move || stage(*check))).collect();
+        running.into_iter().map(|stage| stage.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
+    })
 }
 
 /// Runs the fuzzing stage alone.
@@ -98,25 +117,22 @@ pub fn run(full: bool) -> Result<()> {
 /// When it failed.
 pub fn fuzz(full: bool) -> Result<()> {
     let places = Places::find()?;
-    let mut stages = Vec::new();
-    stage(&mut stages, FUZZING, || fuzz::run(&places, full));
-    report(&stages)
+    let stage = stage((FUZZING, &|| fuzz::run(&places, full)));
+    let took = stage.took;
+    report(&[stage], took)
 }
 
-/// Runs one stage; true unless it failed.
-fn stage(stages: &mut Vec<Stage>, name: &'static str, run: impl FnOnce() -> Result<Verdict>) -> bool {
+fn stage((name, run): Check<'_>) -> Stage {
     Progress::Lines.line(&format!("\n== {name}"));
     let began = Instant::now();
     let verdict = run().unwrap_or_else(|error| Verdict::Failed(format!("{error:#}")));
     if let Verdict::Failed(why) | Verdict::NotRun(why) = &verdict {
         Progress::Lines.line(&format!("{name}: {why}"));
     }
-    let passed = !matches!(verdict, Verdict::Failed(_));
-    stages.push(Stage { name, verdict, took: began.elapsed() });
-    passed
+    Stage { name, verdict, took: began.elapsed() }
 }
 
-fn report(stages: &[Stage]) -> Result<()> {
+fn report(stages: &[Stage], took: Duration) -> Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out)?;
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
@@ -129,8 +145,7 @@ fn report(stages: &[Stage]) -> Result<()> {
         *count += 1;
         writeln!(out, "{name:<30} {:>8.1} s  {words}", took.as_secs_f64())?;
     }
-    let total: Duration = stages.iter().map(|stage| stage.took).sum();
-    writeln!(out, "{:<30} {:>8.1} s\n", "all", total.as_secs_f64())?;
+    writeln!(out, "{:<30} {:>8.1} s\n", "all", took.as_secs_f64())?;
     writeln!(out, "{passed} passed, {failed} failed, {skipped} skipped")?;
     if failed > 0 {
         bail!("some stages failed; each one's own words stand above the table");
@@ -145,8 +160,20 @@ fn first_line(text: &str) -> &str {
 /// Runs a command whose output the reader sees.
 fn call(command: &mut Command) -> Result<Verdict> {
     let name = command.get_program().to_string_lossy().into_owned();
-    let status = command.status().with_context(|| format!("{name} cannot be run"))?;
-    Ok(if status.success() { Verdict::Passed } else { Verdict::Failed(format!("ended with {status}")) })
+    Ok(of_status(command.status().with_context(|| format!("{name} cannot be run"))?))
+}
+
+fn of_status(status: ExitStatus) -> Verdict {
+    if status.success() { Verdict::Passed } else { Verdict::Failed(format!("ended with {status}")) }
+}
+
+/// The same beside another command: its output is shown in one piece, once it has ended.
+fn call_beside(command: &mut Command) -> Result<Verdict> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let output = command.output().with_context(|| format!("{name} cannot be run"))?;
+    std::io::stdout().lock().write_all(&output.stdout)?;
+    std::io::stderr().lock().write_all(&output.stderr)?;
+    Ok(of_status(output.status))
 }
 
 /// Tells tests whether to run every count in full.

@@ -65,11 +65,9 @@ async fn one<P: Dispatch>(parts: &P, turns: &Turns, envelope: &Envelope) -> Ende
     }
 }
 
-/// Sends the result and the audit event, each whatever becomes of the other.
+/// Sends the result and the audit event.
 pub async fn answer(bus: &Bus, envelope: &Envelope, ended: Ended) {
-    let told = bus.reply(&envelope.reply, ended.frame).await;
-    let recorded = bus.audit(&ended.event, &envelope.reply).await;
-    for fault in [told, recorded].into_iter().filter_map(Result::err) {
+    if let Err(fault) = bus.answer(&envelope.reply, ended.frame, &ended.event).await {
         tracing::error!(%fault, request_id = envelope.context.request_id, "an answer was not sent");
     }
 }

@@ -9,7 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::pools::Audit;
 
-const BATCH: usize = 500;
+/// Messages; one may hold several events.
+const BATCH: usize = 128;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long events rest that the database did not take.
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -48,14 +49,15 @@ async fn keep_or_put_back(parts: &Audit, batch: AuditBatch) -> Result<(), Fault>
 }
 
 async fn keep(parts: &Audit, batch: &AuditBatch) -> Result<(), Fault> {
-    let read = batch.len();
-    let events: Vec<(Event, Bytes)> = batch.events().filter_map(read_event).collect();
+    let read: Vec<Option<(Event, Bytes)>> = batch.events().map(read_event).collect();
+    let all = read.len();
+    let events: Vec<(Event, Bytes)> = read.into_iter().flatten().collect();
     if !events.is_empty() {
         let new = append(parts, &events).await?;
         metrics::counter!("switchboard_audit_events_total", "fate" => "kept")
             .increment(u64::try_from(new).unwrap_or_default());
     }
-    let unreadable = read - events.len();
+    let unreadable = all - events.len();
     metrics::counter!("switchboard_audit_events_total", "fate" => "unreadable")
         .increment(u64::try_from(unreadable).unwrap_or_default());
     Ok(())
@@ -82,9 +84,9 @@ async fn append(parts: &Audit, events: &[(Event, Bytes)]) -> Result<i64, Fault> 
     Ok(new)
 }
 
-fn read_event(bytes: &Bytes) -> Option<(Event, Bytes)> {
-    match serde_json::from_slice(bytes) {
-        Ok(event) => Some((event, bytes.clone())),
+fn read_event(bytes: Bytes) -> Option<(Event, Bytes)> {
+    match serde_json::from_slice(&bytes) {
+        Ok(event) => Some((event, bytes)),
         Err(cause) => {
             // Only our own pools may publish here: this is a bug or a forgery, and stays in the stream.
             tracing::error!(%cause, "an unreadable audit event");

@@ -40,11 +40,26 @@ pub(crate) fn pairs(options: &mut Options) {
     options.gateway_env.push(("GATEWAY_DRAIN_SECONDS".to_owned(), DRAIN_SECONDS.to_owned()));
 }
 
+/// A system that one test at a time may break.
+#[derive(Clone)]
+pub(super) struct Breakable(Arc<World>, Arc<Mutex<()>>);
+
+impl Breakable {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(World::with(pairs)), Arc::default())
+    }
+
+    pub(super) fn world(&self) -> &World {
+        &self.0
+    }
+}
+
 macro_rules! staged {
     ($world:ident; $($module:ident { $($test:ident),* $(,)? })*) => {
         vec![$($({
-            let world = Arc::clone($world);
+            let Breakable(world, turn) = $world.clone();
             super::trial(concat!("promises::", stringify!($module), "::", stringify!($test)), move || {
+                let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
                 world.run(async |system| {
                     put_in_order(&system).await;
                     super::$module::$test(system).await;
@@ -54,8 +69,9 @@ macro_rules! staged {
     };
 }
 
-/// The tests that break a system of [`pairs`], each on what the one before has left.
-pub(super) fn trials(world: &Arc<World>) -> Vec<Trial> {
+/// The tests that break a system of [`pairs`] which serves calls and sessions, each on what the one before
+/// has left.
+pub(super) fn of_calls_and_sessions(world: &Breakable) -> Vec<Trial> {
     staged!(world;
         crashes {
             a_killed_workers_calls_are_repeated_or_told_as_unknown,
@@ -84,16 +100,22 @@ pub(super) fn trials(world: &Arc<World>) -> Vec<Trial> {
             without_postgresql_or_nats_sessions_are_refused_and_then_go_on,
             a_gateway_that_is_told_to_stop_ends_its_streams_at_once,
         }
+        outages {
+            a_restart_of_nats_is_told_honestly_and_heals,
+            without_postgresql_known_servers_are_called_and_the_trail_is_kept,
+            without_a_controller_open_lanes_go_on_and_new_ones_wait_for_it,
+        }
+    )
+}
+
+/// The same for files, which take as long as all others.
+pub(super) fn of_files(world: &Breakable) -> Vec<Trial> {
+    staged!(world;
         files {
             a_session_worker_killed_at_any_step_of_a_write_leaves_nothing_half_written,
             files_survive_many_killed_session_workers,
             a_frozen_session_worker_leaves_no_part_behind_its_session,
             without_postgresql_or_nats_files_are_refused_and_then_there_again,
-        }
-        outages {
-            a_restart_of_nats_is_told_honestly_and_heals,
-            without_postgresql_known_servers_are_called_and_the_trail_is_kept,
-            without_a_controller_open_lanes_go_on_and_new_ones_wait_for_it,
         }
     )
 }

@@ -1,10 +1,11 @@
-//! The audit stream: publishing events, and reading them in batches.
+//! The audit stream: publishing events that no answer goes with, and reading all of them in batches.
 
 use std::time::Duration;
 
 use async_nats::jetstream::{self, AckKind};
 use bytes::Bytes;
 use futures::StreamExt;
+use serde_json::value::RawValue;
 
 use super::{Bus, streams, subject};
 use crate::{
@@ -14,18 +15,6 @@ use crate::{
 };
 
 impl Bus {
-    /// Sends an event to the audit stream. Its acknowledgement goes to `reply`: the caller's
-    /// inbox, so that the caller and nobody in between waits for it.
-    pub async fn audit(&self, event: &Event, reply: &str) -> Result<(), Fault> {
-        let payload = Bytes::from(serde_json::to_vec(event).map_err(Fault::internal)?);
-        let subject = subject::audit(event.organization);
-        self.0
-            .client
-            .publish_with_reply_and_headers(subject, reply.to_owned(), once(event.id), payload)
-            .await
-            .map_err(|cause| Fault::unavailable("The audit stream", cause))
-    }
-
     /// Sends an event that nobody waits for, and waits until it is stored.
     pub async fn audit_beside(&self, event: &Event) -> Result<(), Fault> {
         let bytes = serde_json::to_vec(event).map_err(Fault::internal)?;
@@ -76,6 +65,17 @@ fn once(id: EventId) -> async_nats::HeaderMap {
     headers
 }
 
+/// A message is an event, or a JSON array of those that left together.
+fn events_of(message: &Bytes) -> Vec<Bytes> {
+    if message.first() != Some(&b'[') {
+        return vec![message.clone()];
+    }
+    match serde_json::from_slice::<Vec<&RawValue>>(message) {
+        Ok(events) => events.into_iter().map(|event| message.slice_ref(event.get().as_bytes())).collect(),
+        Err(_) => vec![message.clone()],
+    }
+}
+
 /// A batch of the audit stream.
 #[derive(Debug)]
 pub struct AuditBatch {
@@ -83,14 +83,9 @@ pub struct AuditBatch {
 }
 
 impl AuditBatch {
-    /// The events as bytes.
-    pub fn events(&self) -> impl Iterator<Item = &Bytes> {
-        self.messages.iter().map(|message| &message.payload)
-    }
-
-    /// How many.
-    pub fn len(&self) -> usize {
-        self.messages.len()
+    /// The events of its messages, each as its bytes; a message that is none and no list of events whole.
+    pub fn events(&self) -> impl Iterator<Item = Bytes> {
+        self.messages.iter().flat_map(|message| events_of(&message.payload))
     }
 
     /// True when nothing came in time.
@@ -116,5 +111,18 @@ impl AuditBatch {
                 tracing::debug!(%cause, "audit events put back");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_holds_one_event_or_several_each_as_it_was_written() {
+        let read = |message: &'static str| -> Vec<Bytes> { events_of(&Bytes::from_static(message.as_bytes())) };
+        assert_eq!(read(r#"{"id":1}"#), [r#"{"id":1}"#]);
+        assert_eq!(read(r#"[{"id": 1,"x":"]["},{"id":2}]"#), [r#"{"id": 1,"x":"]["}"#, r#"{"id":2}"#]);
+        assert_eq!(read(r#"[{"id":1}"#), [r#"[{"id":1}"#], "told as unreadable, not dropped");
     }
 }

@@ -4,7 +4,6 @@
 
 use std::time::{Duration, Instant};
 
-use async_nats::StatusCode;
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
@@ -12,7 +11,7 @@ use tokio::sync::mpsc;
 use super::{
     Bus, envelope,
     frame::{Frame, PublishAck},
-    inbox::{Inbox, Line},
+    inbox::{Inbox, Line, Reply},
     lanes::OpenLanes,
     pace::Pace,
     subject,
@@ -161,22 +160,23 @@ impl Await {
             }
             let least = if outcome.is_some() { AUDIT_PATIENCE } else { Duration::ZERO };
             let patience = (self.deadline.remaining() + GRACE).max(least);
-            let message = match tokio::time::timeout(patience, line.replies.recv()).await {
-                Ok(Some(message)) => message,
+            let reply = match tokio::time::timeout(patience, line.replies.recv()).await {
+                Ok(Some(reply)) => reply,
                 Ok(None) => return End::Lost(Fault::internal("the reply line closed")),
                 Err(_) => return End::Lost(self.too_late(outcome.is_some())),
             };
-            // Told to the publisher alone: it is about the command, never about its audit event.
-            if message.status == Some(StatusCode::NO_RESPONDERS) {
-                return End::Lost(Fault::unavailable("The workers", "no responders"));
-            }
-            if let Some(ack) = PublishAck::read(&message.payload) {
+            let content = match reply {
+                Reply::Content(content) => content,
+                // Told to the publisher alone: it is about the command, never about its audit event.
+                Reply::NoResponders => return End::Lost(Fault::unavailable("The workers", "no responders")),
+            };
+            if let Some(ack) = PublishAck::read(&content) {
                 if let Err(fault) = self.note(&ack) {
                     return End::Lost(fault);
                 }
                 continue;
             }
-            match Frame::decode(&message.payload) {
+            match Frame::decode(&content) {
                 Ok(Frame::Progress(params)) => {
                     if let Some(progress) = &self.progress {
                         // A caller that stopped listening to progress still awaits the end.

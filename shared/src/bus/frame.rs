@@ -30,6 +30,11 @@ impl<T: DeserializeOwned> Frame<T> {
     }
 }
 
+/// True for the server's own JSON.
+pub(super) fn is_acknowledgement(bytes: &[u8]) -> bool {
+    bytes.first() == Some(&b'{')
+}
+
 /// The server's word on a stored message (JetStream publish acknowledgement).
 #[derive(Clone, Debug, Deserialize)]
 pub struct PublishAck {
@@ -55,10 +60,7 @@ pub struct PublishError {
 impl PublishAck {
     /// Reads an acknowledgement; frames are none.
     pub fn read(bytes: &[u8]) -> Option<Self> {
-        if bytes.first() != Some(&b'{') {
-            return None;
-        }
-        serde_json::from_slice(bytes).ok()
+        if is_acknowledgement(bytes) { serde_json::from_slice(bytes).ok() } else { None }
     }
 }
 

@@ -8,19 +8,34 @@ use std::{
     },
 };
 
-use async_nats::Message;
+use async_nats::{Message, StatusCode};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures::StreamExt;
 use tokio::sync::mpsc;
 
 use super::{Bus, subject};
 use crate::fault::Fault;
 
+/// Between the lines that one message is for.
+pub(super) const LINES: char = '+';
+
+/// What came for one command.
+#[derive(Debug)]
+pub(super) enum Reply {
+    /// Nobody heard the command.
+    NoResponders,
+    /// A frame, or an acknowledgement.
+    Content(Bytes),
+}
+
+type Lines = HashMap<u64, mpsc::UnboundedSender<Reply>>;
+
 /// One subscription for all replies to this process; a token per command tells them apart.
 #[derive(Clone, Debug)]
 pub(super) struct Inbox {
     prefix: Arc<str>,
     next: Arc<AtomicU64>,
-    lines: Arc<Mutex<HashMap<u64, mpsc::UnboundedSender<Message>>>>,
+    lines: Arc<Mutex<Lines>>,
 }
 
 /// One command's replies; closing it drops what comes late.
@@ -28,7 +43,7 @@ pub(super) struct Line {
     token: u64,
     /// Where the answer goes.
     pub(super) subject: String,
-    pub(super) replies: mpsc::UnboundedReceiver<Message>,
+    pub(super) replies: mpsc::UnboundedReceiver<Reply>,
     inbox: Inbox,
 }
 
@@ -46,13 +61,7 @@ impl Inbox {
         let lines = Arc::clone(&inbox.lines);
         tokio::spawn(async move {
             while let Some(message) = subscription.next().await {
-                let token = message.subject.rsplit('.').next().and_then(|token| u64::from_str_radix(token, 16).ok());
-                let Some(token) = token else { continue };
-                let lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(line) = lines.get(&token) {
-                    // The receiver closes only with its line, which removes the entry.
-                    let _ = line.send(message);
-                }
+                hand_out(&lines.lock().unwrap_or_else(PoisonError::into_inner), message);
             }
         });
         Ok(inbox)
@@ -69,5 +78,113 @@ impl Inbox {
 impl Drop for Line {
     fn drop(&mut self) {
         self.inbox.lines.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.token);
+    }
+}
+
+/// Gives a message to the line, or the lines, that its subject names.
+fn hand_out(lines: &Lines, message: Message) {
+    let give = |token: &str, reply: Reply| {
+        if let Some(line) = u64::from_str_radix(token, 16).ok().and_then(|token| lines.get(&token)) {
+            // The receiver closes only with its line, which removes the entry.
+            let _ = line.send(reply);
+        }
+    };
+    let Some((_, tokens)) = message.subject.rsplit_once('.') else { return };
+    if message.status == Some(StatusCode::NO_RESPONDERS) {
+        give(tokens, Reply::NoResponders);
+    } else if !tokens.contains(LINES) {
+        give(tokens, Reply::Content(message.payload));
+    } else if super::frame::is_acknowledgement(&message.payload) {
+        for token in tokens.split(LINES) {
+            give(token, Reply::Content(message.payload.clone()));
+        }
+    } else {
+        let mut rest = message.payload;
+        for token in tokens.split(LINES) {
+            match next_frame(&mut rest) {
+                Some(frame) if frame.is_empty() => {}
+                Some(frame) => give(token, Reply::Content(frame)),
+                None => return tracing::error!("frames that do not agree with their lines"),
+            }
+        }
+    }
+}
+
+/// Frames of several lines as one message, each after its length in four bytes: never long enough to
+/// begin like an acknowledgement. `None` where all are empty: they went alone.
+pub(super) fn joined(mut frames: Vec<Bytes>) -> Option<Bytes> {
+    if frames.iter().all(Bytes::is_empty) {
+        return None;
+    }
+    if frames.len() == 1 {
+        return frames.pop();
+    }
+    let mut joined = BytesMut::with_capacity(frames.iter().map(|frame| 4 + frame.len()).sum());
+    for frame in frames {
+        joined.put_u32(u32::try_from(frame.len()).unwrap_or_default());
+        joined.put(frame);
+    }
+    Some(joined.freeze())
+}
+
+/// Takes the first of joined frames.
+fn next_frame(rest: &mut Bytes) -> Option<Bytes> {
+    let length = usize::try_from(rest.try_get_u32().ok()?).ok()?;
+    (length <= rest.len()).then(|| rest.split_to(length))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(subject: &str, payload: Bytes) -> Message {
+        let (status, description, headers) = (None, None, None);
+        Message { subject: subject.into(), reply: None, payload, headers, status, description, length: 0 }
+    }
+
+    fn lines(tokens: [u64; 3]) -> (Lines, Vec<mpsc::UnboundedReceiver<Reply>>) {
+        let opened = tokens.map(|token| (token, mpsc::unbounded_channel()));
+        let mut receivers = Vec::new();
+        let senders = opened.into_iter().map(|(token, (sender, receiver))| {
+            receivers.push(receiver);
+            (token, sender)
+        });
+        (senders.collect(), receivers)
+    }
+
+    fn heard(line: &mut mpsc::UnboundedReceiver<Reply>) -> Option<Bytes> {
+        match line.try_recv().ok()? {
+            Reply::Content(content) => Some(content),
+            Reply::NoResponders => panic!("nobody said so"),
+        }
+    }
+
+    #[test]
+    fn each_line_gets_its_own_frame_and_all_get_the_acknowledgement() {
+        let (lines, mut heard_by) = lines([0x1, 0xaf, 0x3]);
+        let frames = [Bytes::from_static(b"one"), Bytes::new(), Bytes::from_static(b"three")];
+        hand_out(&lines, message("_INBOX_gateway.x.1+af+3", joined(frames.to_vec()).unwrap()));
+        let ack = Bytes::from_static(br#"{"stream":"AUDIT","seq":1}"#);
+        hand_out(&lines, message("_INBOX_gateway.x.1+af+3", ack.clone()));
+        for (line, frame) in heard_by.iter_mut().zip(frames) {
+            if !frame.is_empty() {
+                assert_eq!(heard(line).unwrap(), frame);
+            }
+            assert_eq!(heard(line).unwrap(), ack);
+            assert!(heard(line).is_none());
+        }
+        hand_out(&lines, message("_INBOX_gateway.x.af", joined(vec![Bytes::from_static(b"alone")]).unwrap()));
+        assert_eq!(heard(&mut heard_by[1]).unwrap(), "alone");
+    }
+
+    #[test]
+    fn frames_that_do_not_agree_with_their_lines_are_nobodys() {
+        assert!(joined(vec![Bytes::new(), Bytes::new()]).is_none());
+        for malformed in [&b""[..], b"\0", b"\0\0\0\x05abc", b"\xff\xff\xff\xffabc"] {
+            let (lines, mut heard_by) = lines([1, 2, 3]);
+            hand_out(&lines, message("_INBOX_gateway.x.1+2+3", Bytes::copy_from_slice(malformed)));
+            hand_out(&lines, message("_INBOX_gateway.x.+x+99", Bytes::from_static(b"\0\0\0\0\0\0\0\x01a\0\0\0\x01b")));
+            assert!(heard_by.iter_mut().all(|line| heard(line).is_none()));
+        }
     }
 }
