@@ -221,6 +221,7 @@ fn main() -> ExitCode {
             bad_changes_of_an_organization_are_refused_by_field_and_keep_nothing,
             calls_above_the_rate_are_refused_before_anything_is_published,
             a_queue_of_its_own_is_full_before_the_deployments,
+            a_call_whose_client_left_keeps_its_place,
             a_deleted_organization_is_refused_everywhere_and_its_lane_goes,
         }
         users {

@@ -303,6 +303,27 @@ pub(crate) async fn a_queue_of_its_own_is_full_before_the_deployments(system: Ar
     assert!(waited.contains(&200) && waited.iter().all(|status| [200, 429].contains(status)), "{waited:?}");
 }
 
+pub(crate) async fn a_call_whose_client_left_keeps_its_place(system: Arc<System>) {
+    let (tenant, operator) = (system.organization().await, operator(&system));
+    assert_eq!(tenant.call("demo", "echo", json!({ "text": "warm" })).await.status, 200);
+    pause(&system, &tenant, json!({ "queue_limit": 1 })).await;
+    let body = json!({ "configuration": "demo", "tool": "echo", "arguments": { "text": "x" }, "timeout_ms": 20_000 });
+    let (user, sent) = (tenant.user.clone(), body.clone());
+    let calling = tokio::spawn(async move { user.post("/api/v1/tool-calls", &sent).await });
+    until_lane(&system, &tenant, "the call waits", |lane| lane["num_pending"] == 1).await;
+    calling.abort();
+    assert!(calling.await.expect_err("it was aborted").is_cancelled());
+    // The gateway notices within these that the client is gone; what it sent is still in the queue.
+    for _ in 0..200 {
+        tenant.user.post("/api/v1/tool-calls", &body).await.problem(429, "throttled");
+    }
+    assert_eq!(operator.put(&of(&tenant), "*", &json!({ "paused": false })).await.status, 200);
+    let resumed = Instant::now();
+    while tenant.user.post("/api/v1/tool-calls", &body).await.status != 200 {
+        assert!(resumed.elapsed() < PATIENCE, "its place is never free again");
+    }
+}
+
 /// The lane's consumer, as the server keeps it; null without one.
 async fn lane(system: &System, tenant: &Tenant) -> Value {
     let organization = OrganizationId(tenant.id);

@@ -1,6 +1,9 @@
 //! The loop that answers direct commands.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use moka::sync::Cache;
 use shared::{
@@ -49,7 +52,7 @@ pub async fn serve<P: Dispatch>(parts: Arc<P>, tasks: TaskTracker, stop: Cancell
         let (parts, turns) = (Arc::clone(&parts), turns.clone());
         tasks.spawn(async move {
             let ended = one(&*parts, &turns, &envelope).await;
-            answer(parts.bus(), &envelope, ended).await;
+            answer(parts.bus(), &envelope, ended, None).await;
         });
     }
 }
@@ -65,11 +68,13 @@ async fn one<P: Dispatch>(parts: &P, turns: &Turns, envelope: &Envelope) -> Ende
     }
 }
 
-/// Sends the result and the audit event.
-pub async fn answer(bus: &Bus, envelope: &Envelope, ended: Ended) {
-    if let Err(fault) = bus.answer(&envelope.reply, ended.frame, &ended.event).await {
+/// Sends the result and the audit event, unless `until` has passed before they leave. True once both have.
+pub async fn answer(bus: &Bus, envelope: &Envelope, ended: Ended, until: Option<Instant>) -> bool {
+    let left = bus.answer(&envelope.reply, ended.frame, &ended.event, until).await;
+    if let Err(fault) = &left {
         tracing::error!(%fault, request_id = envelope.context.request_id, "an answer was not sent");
     }
+    left.is_ok()
 }
 
 /// One organization's burst shall take neither all places of a worker nor its memory.

@@ -113,8 +113,10 @@ async fn one<P: Dispatch>(shift: &Shift<P>, _place: Place, delivered: Delivered,
         // A frozen process wakes up with a result for a slot that was given to another: theirs counts.
         Some(Left::Ended(ended)) if !hold.is_lost() => {
             let (envelope, ended) = *ended;
-            answer(shift.parts.bus(), &envelope, ended).await;
-            release(&delivered.slot).await;
+            // What has not left is delivered again, and the rule for repetitions tells of it.
+            if answer(shift.parts.bus(), &envelope, ended, Some(hold.lost_at())).await {
+                release(&delivered.slot).await;
+            }
         }
         Some(Left::Refused(refusal)) => {
             tracing::warn!(reason = refusal.reason(), "a queued message was refused");

@@ -9,8 +9,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::pools::Audit;
 
-/// Messages; one may hold several events.
-const BATCH: usize = 128;
+/// Messages that are read at once; one may hold several events.
+const BATCH: usize = 256;
+/// Events that are written at once.
+const CHUNK: usize = 500;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long events rest that the database did not take.
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -52,8 +54,8 @@ async fn keep(parts: &Audit, batch: &AuditBatch) -> Result<(), Fault> {
     let read: Vec<Option<(Event, Bytes)>> = batch.events().map(read_event).collect();
     let all = read.len();
     let events: Vec<(Event, Bytes)> = read.into_iter().flatten().collect();
-    if !events.is_empty() {
-        let new = append(parts, &events).await?;
+    for chunk in events.chunks(CHUNK) {
+        let new = append(parts, chunk).await?;
         metrics::counter!("switchboard_audit_events_total", "fate" => "kept")
             .increment(u64::try_from(new).unwrap_or_default());
     }

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Instant};
 use metrics::SharedString;
 use poem::{
     Endpoint, IntoResponse, Middleware, PathPattern, Request, Response, Result,
-    http::{HeaderName, HeaderValue, Method, StatusCode},
+    http::{HeaderName, HeaderValue, Method, StatusCode, Version, header},
 };
 
 use super::problem;
@@ -53,6 +53,7 @@ impl<E: Endpoint> Endpoint for Within<E> {
         let origin = origin(&request);
         let request_id = origin.request_id.clone();
         let method = request.method().clone();
+        let brings_much = brings_much(&request);
         request.extensions_mut().insert(origin);
         let outcome = self.inner.call(request).await.map(IntoResponse::into_response);
         let (mut response, route) = match outcome {
@@ -70,6 +71,9 @@ impl<E: Endpoint> Endpoint for Within<E> {
         }
         let elapsed = started.elapsed();
         let status = response.status();
+        if brings_much && !status.is_success() {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         tracing::info!(request_id, %method, %route, status = status.as_u16(), ms = elapsed.as_secs_f64() * 1e3, "request");
         metrics::histogram!("switchboard_http_request_seconds", "route" => route.clone()).record(elapsed);
         let (method, status) = (method_label(&method), status_label(status));
@@ -77,6 +81,19 @@ impl<E: Endpoint> Endpoint for Within<E> {
             .increment(1);
         Ok(response)
     }
+}
+
+/// Bytes of a body that the server reads after it answered, rather than close the connection.
+const READ_ON_BYTES: u64 = 8 * 1024;
+
+/// Whether a request's body may not be read to its end where the request is refused. The connection is
+/// then closed behind the answer, which has to say so (RFC 9112, section 9.6): else a client sends its next
+/// request into it.
+fn brings_much(request: &Request) -> bool {
+    let headers = request.headers();
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let is_first_version = request.version() <= Version::HTTP_11;
+    is_first_version && length.map_or(headers.contains_key(header::TRANSFER_ENCODING), |length| length > READ_ON_BYTES)
 }
 
 /// The label of requests that no route takes: paths are the senders' invention.
@@ -146,6 +163,25 @@ mod tests {
         for invented in ["BREW", "get", "X1", "X2"] {
             assert_eq!(method_label(&Method::from_bytes(invented.as_bytes()).unwrap()), "other");
         }
+    }
+
+    #[tokio::test]
+    async fn a_refusal_of_much_says_that_the_connection_closes() {
+        let refusing = poem::endpoint::make_sync(|_| StatusCode::CONFLICT);
+        let edge = Edge::new(String::new()).transform(refusing);
+        for (name, value, closes) in [
+            (header::CONTENT_LENGTH, "8193", true),
+            (header::TRANSFER_ENCODING, "chunked", true),
+            (header::CONTENT_LENGTH, "100", false),
+            (header::ACCEPT, "*/*", false),
+        ] {
+            let request = Request::builder().header(name, value).finish();
+            let answer = edge.call(request).await.unwrap();
+            assert_eq!(answer.headers().get(header::CONNECTION).is_some(), closes, "{value}");
+        }
+        let taking = Edge::new(String::new()).transform(poem::endpoint::make_sync(|_| StatusCode::CREATED));
+        let request = Request::builder().header(header::CONTENT_LENGTH, "8193").finish();
+        assert!(!taking.call(request).await.unwrap().headers().contains_key(header::CONNECTION));
     }
 
     #[test]

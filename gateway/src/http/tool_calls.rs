@@ -146,9 +146,14 @@ pub(crate) async fn call(gateway: Data<&Arc<Gateway>>, identity: Identity, Body(
     let patience = Duration::from_millis(timeout_ms.into());
     let context = Context { deadline: shared::Deadline::after(patience), ..identity.0 };
     let command = body.command()?;
-    let _ticket = gateway.enter(&context)?;
-    let Called { id, result, timings, files } =
-        gateway.caller.call(&context, &command).await.map_err(|fault| explain(&gateway, &context, fault))?;
+    let ticket = gateway.enter(&context)?;
+    // A call goes on when its client leaves, and with it what it takes of its organization's limits.
+    let waiting = Arc::clone(gateway.0);
+    let ended = tokio::spawn(async move {
+        let _ticket = ticket;
+        waiting.caller.call(&context, &command).await.map_err(|fault| explain(&waiting, &context, fault))
+    });
+    let Called { id, result, timings, files } = ended.await.map_err(Fault::internal)??;
     let total = (started.elapsed().as_secs_f64() * 1e6).round() / 1e3;
     let timings_ms = TimingsMs { queued: timings.queued, upstream: timings.upstream, worker: timings.worker, total };
     json(StatusCode::OK, &Finished { id, state: "done", result: &result, timings_ms, files })

@@ -58,7 +58,8 @@ impl Bus {
     }
 }
 
-/// The stream keeps an event once within its window, however often it is published.
+/// The stream keeps an event that goes alone once within its window, however often it is published; the
+/// table keeps every event once.
 fn once(id: EventId) -> async_nats::HeaderMap {
     let mut headers = async_nats::HeaderMap::new();
     headers.insert("Nats-Msg-Id", id.to_string().as_str());

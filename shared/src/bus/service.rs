@@ -37,7 +37,7 @@ impl Service {
     pub async fn next(&mut self) -> Option<Result<Envelope, Refusal>> {
         let message = self.inflow.next().await?;
         // The receiver names the call: a sender that repeats a name would hide its second command
-        // from the audit stream, which keeps each event once.
+        // from the audit trail, which keeps each event once.
         Some(Envelope::read(&message, None, CallId::new()))
     }
 

@@ -24,7 +24,12 @@ impl Hold {
 
     /// True once another worker may have the slot.
     pub(super) fn is_lost(&self) -> bool {
-        self.unconfirmed_for() >= FENCE
+        Instant::now() >= self.lost_at()
+    }
+
+    /// When another worker may have the slot, unless it is extended until then.
+    pub(super) fn lost_at(&self) -> Instant {
+        *self.lock() + FENCE
     }
 
     /// Extends the slot every third of the server's patience; returns once it is lost. Calls shorter
