@@ -8,6 +8,7 @@ use std::{process::ExitCode, sync::Arc};
 
 use libtest_mimic::{Arguments, Trial};
 
+mod answers;
 mod architecture;
 mod bad_bodies;
 mod bad_input;
@@ -212,6 +213,9 @@ fn main() -> ExitCode {
             first_use_makes_one_row_under_twenty_concurrent_requests,
             a_removed_member_is_refused_by_every_gateway_also_after_a_reconnect,
             a_queued_call_of_a_member_removed_meanwhile_does_not_run,
+        }
+        answers {
+            answers_that_come_fast_share_messages_and_each_is_recorded,
         }
         organizations {
             an_operator_creates_reads_changes_and_lists_organizations,

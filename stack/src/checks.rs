@@ -28,7 +28,8 @@ const NO_BROWSER: i32 = 3;
 const FUZZING: &str = "the API by its document";
 
 /// End-to-end tests in which it makes no difference which client asks the server.
-const CLIENTLESS: [&str; 10] = [
+const CLIENTLESS: [&str; 11] = [
+    "answers::",
     "promises",
     "permissions::",
     "rotation::",
