@@ -76,10 +76,7 @@ macro_rules! still {
 #[expect(clippy::too_many_lines, reason = "a list of tests")]
 fn main() -> ExitCode {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let mut arguments = Arguments::from_args();
-    // They wait as much as they compute.
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    arguments.test_threads.get_or_insert(2 * cores);
+    let arguments = Arguments::from_args();
     let world = Arc::new(World::default());
     let mut all = Vec::new();
     still!(all;

@@ -17,7 +17,7 @@ mod copy;
 mod following;
 
 pub use self::copy::Watch;
-use self::following::{keep, read_from};
+use self::following::{keep, read};
 
 /// How often a write is tried against others.
 const PUT_ATTEMPTS: usize = 5;
@@ -170,7 +170,7 @@ impl Administration {
     /// What a bucket holds now.
     pub async fn entries<T: DeserializeOwned + Clone>(&self, bucket: Bucket) -> Result<Vec<(String, T)>, Fault> {
         let copy = Watch::empty();
-        read_from(&self.client, "$JS.API", bucket, 1, &copy.state)
+        read(&self.client, "$JS.API", bucket, 1..=u64::MAX, &copy.state)
             .await
             .map_err(|cause| Fault::unavailable("The shared state", cause))?;
         Ok(copy.entries())

@@ -1,7 +1,7 @@
 //! Keeping a copy: changes as the server republishes them, and a comparison with the bucket that fills
 //! gaps and recognises a bucket made anew.
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::RangeInclusive, sync::Arc, time::Duration};
 
 use async_nats::Client;
 use base64::{Engine as _, prelude::BASE64_STANDARD as STANDARD};
@@ -52,7 +52,7 @@ async fn catch_up<T: DeserializeOwned>(bus: &Bus, bucket: Bucket, state: &State<
     let last = last_revision(bus, bucket).await?;
     let seen = state.start_from(&last.created);
     if last.revision > seen {
-        read_from(&bus.0.client, subject::API_PREFIX, bucket, seen + 1, state).await?;
+        read(&bus.0.client, subject::API_PREFIX, bucket, seen + 1..=last.revision, state).await?;
         state.lock_seen().revision = last.revision;
     }
     state.mark_complete(losses);
@@ -76,14 +76,15 @@ async fn last_revision(bus: &Bus, bucket: Bucket) -> anyhow::Result<Seen> {
     }
 }
 
-/// Reads every entry from a revision on, one by one. Not by direct reads, which would be quicker: the
+/// Reads every entry of some revisions, one by one: no further, since what is written meanwhile is heard, and
+/// whoever read on to the end would never come there while writers are quicker. Not by direct reads, which would be quicker: the
 /// server sends a direct read's answer, stored bytes as they are, wherever the asker says, and NATS
 /// does not hold that subject against the asker's permissions. This answer is JSON of the server's own.
-pub(super) async fn read_from<T: DeserializeOwned>(
+pub(super) async fn read<T: DeserializeOwned>(
     client: &Client,
     api: &str,
     bucket: Bucket,
-    from: u64,
+    revisions: RangeInclusive<u64>,
     state: &State<T>,
 ) -> anyhow::Result<()> {
     #[derive(serde::Deserialize)]
@@ -106,8 +107,8 @@ pub(super) async fn read_from<T: DeserializeOwned>(
     }
     const NOTHING_MORE: u16 = 404;
 
-    let mut next = from;
-    loop {
+    let mut next = *revisions.start();
+    while revisions.contains(&next) {
         let question = serde_json::json!({ "seq": next, "next_by_subj": format!("{}>", bucket.subject_prefix()) });
         let subject = format!("{api}.STREAM.MSG.GET.{}", bucket.stream());
         let answer = client.request(subject, serde_json::to_vec(&question)?.into()).await?;
@@ -124,4 +125,5 @@ pub(super) async fn read_from<T: DeserializeOwned>(
             .ok_or_else(|| anyhow::anyhow!("a malformed entry"))?;
         next = stored.seq + 1;
     }
+    Ok(())
 }
