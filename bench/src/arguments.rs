@@ -68,6 +68,20 @@ pub(crate) enum Part {
         #[arg(long)]
         nats: String,
     },
+    /// The HTTP side of the durable skeleton
+    #[command(hide = true)]
+    DurableGateway {
+        #[arg(long)]
+        nats: String,
+    },
+    /// The upstream side of the durable skeleton
+    #[command(hide = true)]
+    DurableWorker {
+        #[arg(long)]
+        nats: String,
+        #[arg(long)]
+        upstream: SocketAddr,
+    },
     /// The upstream side of the skeleton
     #[command(hide = true)]
     SkeletonWorker {

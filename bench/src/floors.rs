@@ -1,6 +1,8 @@
-//! What a tool call would cost with less than a gateway in between: bare roads without authentication, queue, limit or
-//! audit. Nobody can use them; they say how far the product is from what the machine allows.
+//! What a tool call would cost with less than a gateway in between: bare roads without authentication and tenants, all
+//! but one without queue, limit and audit. Nobody can use them; they say how far the product is from what the machine
+//! and its parts allow.
 
+pub(crate) mod durable;
 pub(crate) mod proxy;
 pub(crate) mod skeleton;
 

@@ -33,6 +33,8 @@ fn main() -> ExitCode {
         None => run::run(&run),
         Some(Part::Load) => load::process::run().map(|()| true),
         Some(Part::Proxy { upstream }) => floors::proxy::run(upstream).map(|()| true),
+        Some(Part::DurableGateway { nats }) => floors::durable::gateway(&nats).map(|()| true),
+        Some(Part::DurableWorker { nats, upstream }) => floors::durable::worker(&nats, upstream).map(|()| true),
         Some(Part::SkeletonGateway { nats }) => floors::skeleton::gateway(&nats).map(|()| true),
         Some(Part::SkeletonWorker { nats, upstream }) => floors::skeleton::worker(&nats, upstream).map(|()| true),
     };

@@ -12,7 +12,7 @@ const SLEEP_CALLERS: u16 = 256;
 const BIG_CALLERS: u16 = 4;
 /// What a cell takes beside its window: connecting, warming up, settling before and after.
 const OVERHEAD: Duration = Duration::from_millis(1_300);
-/// What the audit trail takes in addition, before and after: it writes a batch that is not full after two seconds.
+/// What the audit trail takes in addition, before and after: it reads what gathered in a second.
 const AUDIT: Duration = Duration::from_secs(3);
 
 /// What is called and by how many at once: one block of the table.
@@ -85,6 +85,8 @@ fn rounds(target: Target, level: Level, all: u8) -> u8 {
     match target {
         Target::FastmcpProxy | Target::FastmcpProxyKept if other_shape || level.callers > 64 => 0,
         Target::FastmcpProxyKept => 1,
+        // What promises cost is told by the echo.
+        Target::Durable if other_shape => 0,
         Target::Fastmcp if other_shape => 1,
         Target::FastmcpProxy | Target::Fastmcp => all.min(2),
         _ if other_shape => all.min(2),

@@ -88,7 +88,7 @@ fn row(results: &Results, level: Level, target: Target) -> Option<String> {
 fn shares(text: &mut String, run: &Run, results: &Results) {
     text.push_str("\nCPU seconds per 1,000 calls by process (PostgreSQL is not in the tables):\n\n");
     for callers in [1, 64] {
-        for target in [Target::Skeleton, Target::Native, Target::Fastmcp] {
+        for target in [Target::Skeleton, Target::Durable, Target::Native, Target::Fastmcp] {
             let parts = results.by_process(Level::echo(callers), target);
             if run.targets.contains(&target) && !parts.is_empty() {
                 let parts: Vec<_> = parts.iter().map(|(name, spent)| format!("{name} {spent:.3}")).collect();

@@ -19,6 +19,8 @@ pub(crate) enum Target {
     Proxy,
     /// poem, one NATS request, a worker, reqwest
     Skeleton,
+    /// The skeleton with a queue, a limit and records by JetStream
+    Durable,
     /// Switchboard, its own MCP client
     Native,
     /// Switchboard, through the FastMCP service
@@ -31,10 +33,11 @@ pub(crate) enum Target {
 
 impl Target {
     /// In the order of the table.
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Direct,
         Self::Proxy,
         Self::Skeleton,
+        Self::Durable,
         Self::Native,
         Self::Fastmcp,
         Self::FastmcpProxy,
@@ -47,6 +50,7 @@ impl Target {
             Self::Direct => "direct",
             Self::Proxy => "HTTP proxy (hyper)",
             Self::Skeleton => "skeleton (poem, NATS, worker)",
+            Self::Durable => "durable skeleton (JetStream)",
             Self::Native => "Switchboard, native",
             Self::Fastmcp => "Switchboard, FastMCP service",
             Self::FastmcpProxy => "FastMCP's proxy",

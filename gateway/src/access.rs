@@ -62,7 +62,8 @@ impl AccessControl {
         let known = self.standing.member(&verified.access_key).filter(|_| self.standing.knows(verified.organization));
         let stored = match known {
             Some(stored) => stored,
-            None => self.first_use(verified, &context).await?,
+            // Rare, and large: kept out of the future of every request.
+            None => Box::pin(self.first_use(verified, &context)).await?,
         };
         context.actor.role = lower(verified.role, &stored)?;
         Ok(context)

@@ -117,7 +117,8 @@ impl Authenticator {
             }
             return Ok(known);
         }
-        let claims = self.signed_claims(token).await?;
+        // Boxed: once for a token, and larger than what its other requests need.
+        let claims = Box::pin(self.signed_claims(token)).await?;
         let verified = Arc::new(self.rules.judge(&claims, now_unix_s)?);
         self.verified.insert(fingerprint, Arc::clone(&verified));
         Ok(verified)

@@ -101,7 +101,5 @@ pub fn routes(gateway: Arc<Gateway>) -> impl Endpoint<Output = poem::Response> {
     operation::router(operations())
         .nest_no_strip("/", assets::routes())
         .data(gateway)
-        .with(cors::Preflights(origins.clone()))
-        .with(edge::Edge::new(public_url))
-        .with(cors::Readable(origins))
+        .with(edge::Edge::new(public_url, origins))
 }

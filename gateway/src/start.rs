@@ -72,7 +72,7 @@ pub async fn run() -> anyhow::Result<()> {
     let (Some(nats), Some(auth), Some(config)) = (nats, auth, gateway) else {
         anyhow::bail!("the configuration is incomplete");
     };
-    telemetry::start_logs(&log.unwrap_or_default())?;
+    let _logs = telemetry::start_logs_aside(&log.unwrap_or_default())?;
     let metrics = telemetry::start_metrics()?;
     let bus = Bus::connect(&nats, Role::Gateway).await?;
     let caller = Caller::start(bus.clone()).await?;

@@ -23,6 +23,7 @@ pub mod instances;
 pub mod intake;
 pub mod kv;
 pub mod lanes;
+mod outgoing;
 mod pace;
 pub mod pass;
 pub mod service;

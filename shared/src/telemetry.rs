@@ -1,11 +1,16 @@
 //! Logs and metrics, the same in every process: JSON lines on standard output, Prometheus text on
 //! request.
 
-use std::fmt::Write as _;
+use std::{
+    fmt::Write as _,
+    io::{self, BufWriter, Stdout, Write},
+    time::Duration,
+};
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use serde::Deserialize;
-use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::{EnvFilter, fmt::MakeWriter, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// `LOG_*`.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -34,8 +39,55 @@ pub enum LogFormat {
 /// messages.
 const CEILINGS: [&str; 6] = ["rmcp=off", "hyper=info", "hyper_util=info", "reqwest=info", "h2=info", "async_nats=info"];
 
-/// Starts logging. Call once, first thing in `main`.
+/// Starts logging, each line written where it is said. For commands that people run; call once, first thing in `main`.
 pub fn start_logs(config: &Log) -> anyhow::Result<()> {
+    log_to(config, io::stdout)
+}
+
+/// Bytes of lines that are written at once.
+const LINES_BYTES: usize = 64 * 1024;
+/// Lines that may wait to be written; room for each is taken at the start.
+const LINES_WAITING: usize = 4_096;
+
+/// Starts logging for a process that serves: a thread of its own writes the lines, several at once where many come, so
+/// that no call waits for a disk. None is dropped: where they cannot be written, who says more of them waits. Keep the
+/// guard until the end, which writes what is left; of a process that is killed the last lines are lost.
+pub fn start_logs_aside(config: &Log) -> anyhow::Result<WorkerGuard> {
+    let lines = Gathering(BufWriter::with_capacity(LINES_BYTES, io::stdout()));
+    let (writer, guard) = NonBlockingBuilder::default()
+        .lossy(false)
+        .buffered_lines_limit(LINES_WAITING)
+        .thread_name("logs")
+        .finish(lines);
+    log_to(config, writer)?;
+    Ok(guard)
+}
+
+/// How long lines gather after some were written.
+const GATHER_FOR: Duration = Duration::from_millis(20);
+
+/// Lines of which those that come while it rests are written at once: to wake a thread for each costs more than to
+/// write it.
+struct Gathering(BufWriter<Stdout>);
+
+impl Write for Gathering {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.write(line)
+    }
+
+    /// Called when no more lines wait.
+    #[expect(clippy::disallowed_methods, reason = "a thread of its own, which has nothing else to do")]
+    fn flush(&mut self) -> io::Result<()> {
+        let written = self.0.flush();
+        std::thread::sleep(GATHER_FOR);
+        written
+    }
+}
+
+fn log_to<W>(config: &Log, writer: W) -> anyhow::Result<()>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
     let mut directives = config.filter.clone().unwrap_or_else(|| "info".to_owned());
     for ceiling in CEILINGS {
         write!(directives, ",{ceiling}")?;
@@ -49,10 +101,11 @@ pub fn start_logs(config: &Log) -> anyhow::Result<()> {
                     .json()
                     .flatten_event(true)
                     .with_current_span(true)
-                    .with_span_list(false),
+                    .with_span_list(false)
+                    .with_writer(writer),
             )
             .try_init()?,
-        LogFormat::Text => registry.with(tracing_subscriber::fmt::layer()).try_init()?,
+        LogFormat::Text => registry.with(tracing_subscriber::fmt::layer().with_writer(writer)).try_init()?,
     }
     tracing::debug!(filter = directives, "logging");
     Ok(())

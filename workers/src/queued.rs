@@ -129,9 +129,9 @@ async fn one<P: Dispatch>(shift: &Shift<P>, _place: Place, delivered: Delivered,
 
 async fn run_in_turn<P: Dispatch>(shift: &Shift<P>, delivered: &Delivered, hold: &Hold, turn: Option<Turn>) -> Left {
     let parts = &*shift.parts;
-    let _turn = match turn {
+    let _turn = match turn.or_else(|| shift.load.turn_now()) {
         Some(turn) => turn,
-        None => match turn_or_pass_on(parts, &shift.load, delivered, hold).await {
+        None => match Box::pin(turn_or_pass_on(parts, &shift.load, delivered, hold)).await {
             Some(turn) => turn,
             None => return Left::PassedOn,
         },

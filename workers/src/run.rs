@@ -164,14 +164,14 @@ async fn settle<C: Run>(parts: &C::Parts, job: Job<'_>, outcome: Result<C::Reply
     if let (Ok(_), Some(transaction), true) = (&outcome, transaction, wrote) {
         // The very event that is published afterwards: the trail keeps one of the two.
         let event = event(C::NAME, job, &notes, Ok(()));
-        match keep(transaction, &event).await {
+        match Box::pin(keep(transaction, &event)).await {
             Ok(()) => kept = Some(event),
             Err(fault) => outcome = Err(fault),
         }
     }
     if let (Ok(_), Some(announcer)) = (&outcome, parts.announcer()) {
         for announcement in &announcements {
-            announcer.spread(announcement).await;
+            Box::pin(announcer.spread(announcement)).await;
         }
     }
     let end = outcome.as_ref().map(drop).map_err(|fault| fault.code);

@@ -163,7 +163,7 @@ pub async fn run(pool: Pool) -> anyhow::Result<()> {
     let mut reader = Reader::default();
     let log: Option<telemetry::Log> = reader.read("log");
     reader.finish()?;
-    telemetry::start_logs(&log.unwrap_or_default())?;
+    let _logs = telemetry::start_logs_aside(&log.unwrap_or_default())?;
     let metrics = telemetry::start_metrics()?;
     let configuration = read(pool)?;
     let bus = Bus::connect(&configuration.nats, Role::Pool(pool)).await?;

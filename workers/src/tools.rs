@@ -55,7 +55,7 @@ impl Run for Call {
         // An earlier delivery may have got further than this one.
         let honest = |fault| if repeated { before_a_repetition(fault) } else { fault };
         let session = match self.session {
-            Some(id) => Some(sessions::in_use(scope, id).await.map_err(honest)?),
+            Some(id) => Some(Box::pin(sessions::in_use(scope, id)).await.map_err(honest)?),
             None => None,
         };
         let entry = catalogue::with_tool(scope, &self.configuration, &self.tool).await.map_err(honest)?;

@@ -10,10 +10,11 @@ use tokio_util::sync::CancellationToken;
 use crate::pools::Audit;
 
 /// Messages that are read at once; one may hold several events.
-const BATCH: usize = 256;
+const BATCH: usize = 128;
 /// Events that are written at once.
 const CHUNK: usize = 500;
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long events may gather before they are read.
+const GATHER_FOR: Duration = Duration::from_secs(1);
 /// How long events rest that the database did not take.
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
@@ -21,33 +22,42 @@ const TRY_AGAIN_AFTER: Duration = Duration::from_secs(1);
 pub async fn serve(parts: Arc<Audit>, stop: CancellationToken) {
     while !stop.is_cancelled() {
         let batch = tokio::select! {
-            batch = parts.bus.audit_batch(BATCH, PATIENCE) => batch,
+            batch = parts.bus.audit_batch(BATCH) => batch,
             () = stop.cancelled() => return,
         };
         let kept = match batch {
-            Ok(batch) if batch.is_empty() => continue,
             Ok(batch) => keep_or_put_back(&parts, batch).await,
             Err(fault) => Err(fault),
         };
-        if let Err(fault) = kept {
-            // Nothing is lost: the stream delivers again what was not acknowledged.
-            tracing::warn!(%fault, "audit events wait in the stream");
-            tokio::select! {
-                () = tokio::time::sleep(TRY_AGAIN_AFTER) => {}
-                () = stop.cancelled() => return,
+        let rest = match kept {
+            Ok(BATCH) => continue,
+            Ok(_) => GATHER_FOR,
+            Err(fault) => {
+                // Nothing is lost: the stream delivers again what was not acknowledged.
+                tracing::warn!(%fault, "audit events wait in the stream");
+                TRY_AGAIN_AFTER
             }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(rest) => {}
+            () = stop.cancelled() => return,
         }
     }
 }
 
-async fn keep_or_put_back(parts: &Audit, batch: AuditBatch) -> Result<(), Fault> {
+/// Keeps a batch; how many messages it had.
+async fn keep_or_put_back(parts: &Audit, batch: AuditBatch) -> Result<usize, Fault> {
+    if batch.is_empty() {
+        return Ok(0);
+    }
+    let messages = batch.len();
     let kept = keep(parts, &batch).await;
     if kept.is_ok() {
         batch.ack().await;
     } else {
         batch.put_back(TRY_AGAIN_AFTER).await;
     }
-    kept
+    kept.map(|()| messages)
 }
 
 async fn keep(parts: &Audit, batch: &AuditBatch) -> Result<(), Fault> {

@@ -12,8 +12,9 @@ mod specification;
 mod tests;
 mod trying;
 
-use std::{sync::Arc, time::Duration};
+use std::{future::ready, sync::Arc, time::Duration};
 
+use futures::{FutureExt, future::Either};
 use moka::{future::Cache, policy::EvictionPolicy};
 use shared::{
     Deadline, Fault,
@@ -231,7 +232,9 @@ impl Upstreams {
             metrics::counter!("switchboard_upstream_connects_total", "outcome" => outcome).increment(1);
             opened.map(|kind| Arc::new(Client { kind, calls: TaskTracker::new() }))
         });
-        self.0.open.try_get_with(key, opening).await.map_err(|fault: Arc<Fault>| Arc::unwrap_or_clone(fault))
+        // Boxed: a future that almost no call needs, larger than all that it needs.
+        let opened = Box::pin(self.0.open.try_get_with(key, opening)).await;
+        opened.map_err(|fault: Arc<Fault>| Arc::unwrap_or_clone(fault))
     }
 
     /// The same for a caller that stops waiting at the deadline.
@@ -322,9 +325,15 @@ impl Inner {
 }
 
 /// Works until the deadline; past it the work is dropped, which cancels it.
-async fn within<T>(deadline: Deadline, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+///
+/// Not an `async fn`: that would hold the work twice, as it came and as it is awaited.
+fn within<T>(
+    deadline: Deadline,
+    work: impl Future<Output = Result<T, Fault>>,
+) -> impl Future<Output = Result<T, Fault>> {
     if deadline.has_passed() {
-        return Err(failure::late());
+        return Either::Left(ready(Err(failure::late())));
     }
-    tokio::time::timeout(deadline.remaining(), work).await.unwrap_or_else(|_| Err(failure::late()))
+    let worked = tokio::time::timeout(deadline.remaining(), work);
+    Either::Right(worked.map(|ended| ended.unwrap_or_else(|_| Err(failure::late()))))
 }

@@ -43,7 +43,7 @@ async fn call(request: &Request, client: Data<&async_nats::Client>, body: Bytes)
 }
 
 /// Accepts with `TCP_NODELAY` set, as the product does.
-struct Prompt(TcpAcceptor);
+pub(super) struct Prompt(pub(super) TcpAcceptor);
 
 impl Acceptor for Prompt {
     type Io = TcpStream;
@@ -68,9 +68,8 @@ pub(crate) fn worker(nats: &str, upstream: SocketAddr) -> Result<()> {
         let client = async_nats::connect(nats).await?;
         let mut work = client.queue_subscribe(SUBJECTS, "workers".to_owned()).await?;
         client.flush().await?;
-        let http = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(1_024).build()?;
         announce(&upstream.to_string())?;
-        let upstream = Arc::new(Upstream { http, url: format!("http://{upstream}/mcp").parse()? });
+        let upstream = Arc::new(Upstream::new(upstream)?);
         while let Some(message) = work.next().await {
             let (client, upstream) = (client.clone(), Arc::clone(&upstream));
             tokio::spawn(async move {
@@ -84,13 +83,19 @@ pub(crate) fn worker(nats: &str, upstream: SocketAddr) -> Result<()> {
     })
 }
 
-struct Upstream {
+/// The demo server, over kept connections.
+pub(super) struct Upstream {
     http: reqwest::Client,
     url: reqwest::Url,
 }
 
 impl Upstream {
-    async fn ask(&self, tool: &str, body: Bytes) -> reqwest::Result<Bytes> {
+    pub(super) fn new(address: SocketAddr) -> Result<Self> {
+        let http = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(1_024).build()?;
+        Ok(Self { http, url: format!("http://{address}/mcp").parse()? })
+    }
+
+    pub(super) async fn ask(&self, tool: &str, body: Bytes) -> reqwest::Result<Bytes> {
         let mut request = self.http.post(self.url.clone()).body(body);
         for (name, value) in aim::MCP_HEADERS {
             request = request.header(name, value);

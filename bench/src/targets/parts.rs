@@ -20,7 +20,7 @@ const MARK: &str = "SWITCHBOARD_STACK";
 /// Python's imports take a while on a busy machine.
 const START_LIMIT: Duration = Duration::from_mins(1);
 const POLL: Duration = Duration::from_millis(20);
-/// The skeleton's server: the product's limits, without users and JetStream.
+/// The skeletons' server: the product's limits, without users.
 const NATS_CONFIGURATION: &str =
     "host: 127.0.0.1\nport: -1\nmax_payload: 8MB\nmax_pending: 64MB\nwrite_deadline: \"10s\"\nping_interval: \"20s\"\n";
 
@@ -55,10 +55,13 @@ impl Parts {
         address.with_context(|| format!("{name} does not listen: {}", self.log(name)))
     }
 
-    /// Starts nats-server on a port of its choice and returns its address.
-    pub(crate) async fn start_nats(&mut self, program: &Path) -> Result<String> {
+    /// Starts nats-server, with JetStream or without, on a port of its choice and returns its address.
+    pub(crate) async fn start_nats(&mut self, program: &Path, has_jetstream: bool) -> Result<String> {
         let configuration = self.folder.join("nats.conf");
-        std::fs::write(&configuration, NATS_CONFIGURATION)?;
+        let store = self.folder.join("store");
+        let jetstream =
+            if has_jetstream { format!("jetstream {{ store_dir: \"{}\" }}\n", store.display()) } else { String::new() };
+        std::fs::write(&configuration, format!("{NATS_CONFIGURATION}{jetstream}"))?;
         let mut command = self.command("nats-server", program)?;
         command.arg("-c").arg(&configuration).arg("--ports_file_dir").arg(&self.folder).stdout(Stdio::null());
         let child = command.spawn().context("nats-server cannot be started")?;

@@ -72,12 +72,12 @@ impl Targets {
         let address = match target {
             Target::Direct | Target::Native | Target::Fastmcp => return Ok(()),
             Target::Proxy => parts.start("proxy", &itself()?, ["proxy", "--upstream", &upstream]).await?,
-            Target::Skeleton => {
-                let nats = parts.start_nats(&places.tool("nats-server")).await?;
-                let itself = itself()?;
-                let worker = ["skeleton-worker", "--nats", &nats, "--upstream", &upstream];
+            Target::Skeleton | Target::Durable => {
+                let nats = parts.start_nats(&places.tool("nats-server"), target == Target::Durable).await?;
+                let (itself, worker, gateway) = (itself()?, format!("{target}-worker"), format!("{target}-gateway"));
+                let worker = [worker.as_str(), "--nats", &nats, "--upstream", &upstream];
                 parts.start("worker", &itself, worker).await?;
-                parts.start("gateway", &itself, ["skeleton-gateway", "--nats", &nats]).await?
+                parts.start("gateway", &itself, [gateway.as_str(), "--nats", &nats]).await?
             }
             Target::FastmcpProxy | Target::FastmcpProxyKept => {
                 let script = places.root().join("bench/fastmcp_proxy.py");

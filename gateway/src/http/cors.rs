@@ -11,7 +11,7 @@ use std::{
 
 use metrics::counter;
 use poem::{
-    Endpoint, IntoResponse, Middleware, Request, Response, Result,
+    Request, Response,
     http::{
         HeaderMap, HeaderValue, Method, StatusCode,
         header::{
@@ -28,8 +28,6 @@ use shared::{
     },
     id::OrganizationId,
 };
-
-use super::problem::Problem;
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE");
 const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
@@ -124,43 +122,58 @@ fn is_for_browsers(request: &Request) -> bool {
     path.starts_with("/api/") || path == "/mcp" || path.starts_with("/mcp/")
 }
 
-/// Answers preflights. Within the edge, so that they are logged and counted as every request is.
-#[derive(Clone, Debug)]
-pub struct Preflights(pub Origins);
+impl Origins {
+    /// The answer to a preflight, where a request is one.
+    pub fn preflight(&self, request: &Request) -> Option<Result<Response, Fault>> {
+        let is_preflight =
+            request.method() == Method::OPTIONS && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD);
+        if !is_preflight || !is_for_browsers(request) {
+            return None;
+        }
+        match origin(request.headers()) {
+            // No browser asks so: the router says which methods there are.
+            Sent::None => None,
+            Sent::One(origin) if self.is_known(origin) => Some(Ok(granted())),
+            Sent::One(_) | Sent::Several => Some(Err(Fault::new(Code::Forbidden, "This origin is not registered."))),
+        }
+    }
 
-impl<E: Endpoint> Middleware<E> for Preflights {
-    type Output = PreflightsBefore<E>;
-
-    fn transform(&self, inner: E) -> Self::Output {
-        PreflightsBefore { inner, origins: self.0.clone() }
+    /// Whose pages may read the answer to a request.
+    pub fn readers(&self, request: &Request) -> Readers {
+        if !is_for_browsers(request) {
+            return Readers::None;
+        }
+        match origin(request.headers()) {
+            Sent::One(origin) if self.is_known(origin) => {
+                HeaderValue::from_str(origin).map_or(Readers::NotThese, Readers::Of)
+            }
+            _ => Readers::NotThese,
+        }
     }
 }
 
-/// An endpoint that no preflight reaches.
+/// Whose pages may read an answer.
 #[derive(Debug)]
-pub struct PreflightsBefore<E> {
-    inner: E,
-    origins: Origins,
+pub enum Readers {
+    /// It is not for browsers.
+    None,
+    /// Not those of the origin that asks; others might.
+    NotThese,
+    /// Those of this origin.
+    Of(HeaderValue),
 }
 
-impl<E: Endpoint> Endpoint for PreflightsBefore<E> {
-    type Output = Response;
-
-    async fn call(&self, request: Request) -> Result<Response> {
-        let is_preflight =
-            request.method() == Method::OPTIONS && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD);
-        if is_preflight && is_for_browsers(&request) {
-            match origin(request.headers()) {
-                // No browser asks so: the router says which methods there are.
-                Sent::None => {}
-                Sent::One(origin) if self.origins.is_known(origin) => return Ok(granted()),
-                Sent::One(_) | Sent::Several => {
-                    let fault = Fault::new(Code::Forbidden, "This origin is not registered.");
-                    return Err(Problem::from(fault).into());
-                }
-            }
+impl Readers {
+    /// Says so in the answer, an error too: a page wants to read it.
+    pub fn mark(self, response: &mut Response) {
+        let headers = response.headers_mut();
+        if !matches!(self, Self::None) {
+            headers.append(VARY, HeaderValue::from_static("origin"));
         }
-        self.inner.call(request).await.map(IntoResponse::into_response)
+        if let Self::Of(origin) = self {
+            headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+            headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, RESPONSE_HEADERS);
+        }
     }
 }
 
@@ -171,44 +184,4 @@ fn granted() -> Response {
         .header(ACCESS_CONTROL_ALLOW_HEADERS, REQUEST_HEADERS)
         .header(ACCESS_CONTROL_MAX_AGE, REMEMBERED_SECONDS)
         .finish()
-}
-
-/// Lets known origins read answers. Around the edge, since a page wants to read its errors too.
-#[derive(Clone, Debug)]
-pub struct Readable(pub Origins);
-
-impl<E: Endpoint> Middleware<E> for Readable {
-    type Output = ReadableAnswers<E>;
-
-    fn transform(&self, inner: E) -> Self::Output {
-        ReadableAnswers { inner, origins: self.0.clone() }
-    }
-}
-
-/// An endpoint whose answers known origins may read.
-#[derive(Debug)]
-pub struct ReadableAnswers<E> {
-    inner: E,
-    origins: Origins,
-}
-
-impl<E: Endpoint> Endpoint for ReadableAnswers<E> {
-    type Output = Response;
-
-    async fn call(&self, request: Request) -> Result<Response> {
-        let is_for_browsers = is_for_browsers(&request);
-        let allowed = match origin(request.headers()) {
-            Sent::One(origin) if is_for_browsers && self.origins.is_known(origin) => HeaderValue::from_str(origin).ok(),
-            _ => None,
-        };
-        let mut response = self.inner.call(request).await?.into_response();
-        if is_for_browsers {
-            response.headers_mut().append(VARY, HeaderValue::from_static("origin"));
-        }
-        if let Some(origin) = allowed {
-            response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-            response.headers_mut().insert(ACCESS_CONTROL_EXPOSE_HEADERS, RESPONSE_HEADERS);
-        }
-        Ok(response)
-    }
 }

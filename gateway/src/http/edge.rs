@@ -1,5 +1,5 @@
-//! What every request passes through: its id, one log line, metrics, and errors as problem
-//! documents.
+//! What every request passes through: its id, who may read the answer, one log line, metrics, and errors as
+//! problem documents. One layer, because each holds the whole request in its future and moves it on.
 
 use std::{sync::Arc, time::Instant};
 
@@ -9,7 +9,10 @@ use poem::{
     http::{HeaderName, HeaderValue, Method, StatusCode, Version, header},
 };
 
-use super::problem;
+use super::{
+    cors::Origins,
+    problem::{self, Problem},
+};
 use crate::access::Origin;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -21,12 +24,13 @@ const MAX_CORRELATION_BYTES: usize = 128;
 #[derive(Clone, Debug)]
 pub struct Edge {
     public_url: String,
+    origins: Origins,
 }
 
 impl Edge {
     /// `public_url` prefixes the addresses of our documentation.
-    pub const fn new(public_url: String) -> Self {
-        Self { public_url }
+    pub const fn new(public_url: String, origins: Origins) -> Self {
+        Self { public_url, origins }
     }
 }
 
@@ -34,7 +38,7 @@ impl<E: Endpoint> Middleware<E> for Edge {
     type Output = Within<E>;
 
     fn transform(&self, inner: E) -> Self::Output {
-        Within { inner, public_url: self.public_url.clone() }
+        Within { inner, edge: self.clone() }
     }
 }
 
@@ -42,7 +46,7 @@ impl<E: Endpoint> Middleware<E> for Edge {
 #[derive(Debug)]
 pub struct Within<E> {
     inner: E,
-    public_url: String,
+    edge: Edge,
 }
 
 impl<E: Endpoint> Endpoint for Within<E> {
@@ -55,7 +59,11 @@ impl<E: Endpoint> Endpoint for Within<E> {
         let method = request.method().clone();
         let brings_much = brings_much(&request);
         request.extensions_mut().insert(origin);
-        let outcome = self.inner.call(request).await.map(IntoResponse::into_response);
+        let readers = self.edge.origins.readers(&request);
+        let outcome = match self.edge.origins.preflight(&request) {
+            Some(answer) => answer.map_err(|fault| Problem::from(fault).into()),
+            None => self.inner.call(request).await.map(IntoResponse::into_response),
+        };
         let (mut response, route) = match outcome {
             Ok(response) => {
                 let route = route(response.data());
@@ -63,12 +71,13 @@ impl<E: Endpoint> Endpoint for Within<E> {
             }
             Err(error) => {
                 let route = if problem::is_routeless(&error) { NO_ROUTE } else { route(error.data()) };
-                (problem::respond(&error, &self.public_url, &request_id), route)
+                (problem::respond(&error, &self.edge.public_url, &request_id), route)
             }
         };
         if let Ok(value) = HeaderValue::from_str(&request_id) {
             response.headers_mut().insert(REQUEST_ID, value);
         }
+        readers.mark(&mut response);
         let elapsed = started.elapsed();
         let status = response.status();
         if brings_much && !status.is_success() {
@@ -165,10 +174,15 @@ mod tests {
         }
     }
 
+    fn bare() -> Edge {
+        let url = "http://localhost".parse().unwrap();
+        Edge::new(String::new(), Origins::new(&url, shared::bus::kv::Watch::empty()))
+    }
+
     #[tokio::test]
     async fn a_refusal_of_much_says_that_the_connection_closes() {
         let refusing = poem::endpoint::make_sync(|_| StatusCode::CONFLICT);
-        let edge = Edge::new(String::new()).transform(refusing);
+        let edge = bare().transform(refusing);
         for (name, value, closes) in [
             (header::CONTENT_LENGTH, "8193", true),
             (header::TRANSFER_ENCODING, "chunked", true),
@@ -179,7 +193,7 @@ mod tests {
             let answer = edge.call(request).await.unwrap();
             assert_eq!(answer.headers().get(header::CONNECTION).is_some(), closes, "{value}");
         }
-        let taking = Edge::new(String::new()).transform(poem::endpoint::make_sync(|_| StatusCode::CREATED));
+        let taking = bare().transform(poem::endpoint::make_sync(|_| StatusCode::CREATED));
         let request = Request::builder().header(header::CONTENT_LENGTH, "8193").finish();
         assert!(!taking.call(request).await.unwrap().headers().contains_key(header::CONNECTION));
     }

@@ -104,7 +104,7 @@ impl Bus {
     pub async fn answer(&self, reply: &str, frame: Bytes, event: &Event, until: Option<Instant>) -> Result<(), Fault> {
         let event_bytes = serde_json::to_vec(event).map_err(Fault::internal)?;
         let (told, frame) =
-            if frame.len() > LONG { (self.reply(reply, frame).await, Bytes::new()) } else { (Ok(()), frame) };
+            if frame.len() > LONG { (Box::pin(self.reply(reply, frame)).await, Bytes::new()) } else { (Ok(()), frame) };
         let organization = event.organization;
         let left = if let Some((inbox, line)) = inbox_and_line(reply) {
             let answer = Answer { organization, inbox, line, until, frame, event: &event_bytes };
@@ -112,7 +112,7 @@ impl Bus {
         } else {
             let mut alone = Gathered::new(organization, reply, until);
             alone.put(frame, &event_bytes);
-            self.send(alone).await
+            Box::pin(self.send(alone)).await
         };
         told.and(left)
     }
@@ -120,7 +120,8 @@ impl Bus {
     async fn gather(&self, answer: Answer<'_>) -> Result<(), Fault> {
         let (next, left) = self.0.answers.add(answer, Instant::now());
         match next {
-            Next::Leave(gathered) => self.leave(gathered).await,
+            // Boxed: one of many leaves with all, and the future of each would be as large.
+            Next::Leave(gathered) => Box::pin(self.leave(gathered)).await,
             Next::LeaveAt(at) => {
                 let bus = self.clone();
                 tokio::spawn(async move {
@@ -151,17 +152,18 @@ impl Bus {
         if until.is_some_and(|until| until <= Instant::now()) {
             return Err(Fault::new(Code::OutcomeUnknown, "The worker stood still, and the call may be another's."));
         }
+        events.push(b']');
+        // First, because the caller waits for both and this takes the server longer.
+        let recorded = self
+            .0
+            .client
+            .publish_with_reply(subject::audit(organization), reply.clone(), events.into())
+            .await
+            .map_err(|cause| Fault::unavailable("The audit stream", cause));
         let told = match inbox::joined(frames) {
             Some(frames) => self.reply(&reply, frames).await,
             None => Ok(()),
         };
-        events.push(b']');
-        let recorded = self
-            .0
-            .client
-            .publish_with_reply(subject::audit(organization), reply, events.into())
-            .await
-            .map_err(|cause| Fault::unavailable("The audit stream", cause));
         told.and(recorded)
     }
 }

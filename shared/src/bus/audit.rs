@@ -34,8 +34,9 @@ impl Bus {
         ack.await.map(drop).map_err(|cause| unavailable(&cause))
     }
 
-    /// Up to `most` audit events, waiting at most `patience` for the first.
-    pub async fn audit_batch(&self, most: usize, patience: Duration) -> Result<AuditBatch, Fault> {
+    /// What waits in the audit stream, up to `most` messages. Does not wait for more: a reader that did would be sent
+    /// each message by itself, and the server and the reader would be woken for each.
+    pub async fn audit_batch(&self, most: usize) -> Result<AuditBatch, Fault> {
         let unavailable = |cause: &dyn std::fmt::Display| Fault::unavailable("The audit stream", cause);
         let consumer: jetstream::consumer::PullConsumer = self
             .0
@@ -43,13 +44,7 @@ impl Bus {
             .get_consumer_from_stream(streams::AUDIT_WRITER, streams::AUDIT)
             .await
             .map_err(|cause| unavailable(&cause))?;
-        let mut batch = consumer
-            .batch()
-            .max_messages(most)
-            .expires(patience)
-            .messages()
-            .await
-            .map_err(|cause| unavailable(&cause))?;
+        let mut batch = consumer.fetch().max_messages(most).messages().await.map_err(|cause| unavailable(&cause))?;
         let mut messages = Vec::new();
         while let Some(message) = batch.next().await {
             messages.push(message.map_err(|cause| unavailable(&cause))?);
@@ -89,7 +84,12 @@ impl AuditBatch {
         self.messages.iter().flat_map(|message| events_of(&message.payload))
     }
 
-    /// True when nothing came in time.
+    /// How many messages it has.
+    pub fn len(&self) -> usize {
+        self.messages.len()
+    }
+
+    /// True when nothing waited.
     pub fn is_empty(&self) -> bool {
         self.messages.is_empty()
     }

@@ -13,6 +13,7 @@ use super::{
     frame::{Frame, PublishAck},
     inbox::{Inbox, Line, Reply},
     lanes::OpenLanes,
+    outgoing::{Outgoing, Sending},
     pace::Pace,
     subject,
     waiting::Waiting,
@@ -38,6 +39,7 @@ const BOUND_REACHED: u32 = 10077;
 pub struct Caller {
     bus: Bus,
     inbox: Inbox,
+    outgoing: Outgoing,
     lanes: OpenLanes,
     pace: Pace,
     waiting: Waiting,
@@ -57,7 +59,8 @@ impl Caller {
                 open.forget_all();
             }
         });
-        Ok(Self { bus, inbox, lanes, pace: Pace::default(), waiting: Waiting::default() })
+        let outgoing = Outgoing::new(bus.0.client.clone());
+        Ok(Self { bus, inbox, outgoing, lanes, pace: Pace::default(), waiting: Waiting::default() })
     }
 
     /// Sends a command and awaits its end, which comes by the deadline or is told as `timeout`.
@@ -82,18 +85,17 @@ impl Caller {
         let _room = if queued { Some(self.waiting.enter(context.organization, payload.len())?) } else { None };
         let mut line = self.inbox.open();
         let sent_at = Instant::now();
-        // While NATS is away the client's own channel fills, and writing to it waits.
-        tokio::time::timeout(context.deadline.remaining(), self.send::<C>(&context, payload, &line.subject))
-            .await
-            .map_err(|_| Fault::unavailable("The message queue", "writing took until the deadline"))??;
-        let ended = Await { deadline: context.deadline, queued, progress, accepted: false, audited: false }
-            .end::<C::Reply>(&mut line)
-            .await;
+        self.outgoing.put(sending::<C>(&context, payload, &line.subject));
+        let ended =
+            Await { deadline: context.deadline, queued, progress, audited: false }.end::<C::Reply>(&mut line).await;
         if queued {
             self.learn(context.organization, sent_at, &ended).await;
         }
         match ended {
             End::Told(outcome) => outcome,
+            End::Lost(_) if self.outgoing.withdraw(&line.subject) => {
+                Err(Fault::unavailable("The message queue", "writing took until the deadline"))
+            }
             End::Lost(fault) if fault.code == Code::Throttled => {
                 Err(fault.after(self.pace.until_half_empty(context.organization)))
             }
@@ -107,29 +109,24 @@ impl Caller {
             End::Told(_) => self.pace.note(organization, sent_at.elapsed()),
             End::Lost(fault) if fault.code == Code::Throttled => {}
             // Perhaps the lane vanished under us: the next call makes sure.
-            End::Lost(_) => self.lanes.forget(organization).await,
+            End::Lost(_) => Box::pin(self.lanes.forget(organization)).await,
         }
     }
+}
 
-    async fn send<C: Command>(&self, context: &Context, payload: Bytes, inbox: &str) -> Result<(), Fault> {
-        let client = &self.bus.0.client;
-        let sent = match C::DELIVERY {
-            Delivery::Direct => {
-                let headers = envelope::headers::<C>(context, None);
-                let to = subject::direct::<C>(context.organization);
-                client.publish_with_reply_and_headers(to, inbox.to_owned(), headers, payload).await
-            }
-            Delivery::Queued => {
-                let mut headers = envelope::headers::<C>(context, Some(inbox));
-                // Garbage collection only (whole seconds, at least one): workers check the deadline.
-                let keep = context.deadline.remaining().as_secs() + 3;
-                headers.insert("Nats-TTL", keep.to_string().as_str());
-                let to = subject::queued(C::POOL, context.organization);
-                client.publish_with_reply_and_headers(to, inbox.to_owned(), headers, payload).await
-            }
-        };
-        sent.map_err(|cause| Fault::unavailable("The message queue", cause))
-    }
+/// A command as it is sent.
+fn sending<C: Command>(context: &Context, payload: Bytes, inbox: &str) -> Sending {
+    let (subject, headers) = match C::DELIVERY {
+        Delivery::Direct => (subject::direct::<C>(context.organization), envelope::headers::<C>(context, None)),
+        Delivery::Queued => {
+            let mut headers = envelope::headers::<C>(context, Some(inbox));
+            // Garbage collection only (whole seconds, at least one): workers check the deadline.
+            let keep = context.deadline.remaining().as_secs() + 3;
+            headers.insert("Nats-TTL", keep.to_string().as_str());
+            (subject::queued(C::POOL, context.organization), headers)
+        }
+    };
+    Sending { subject, reply: inbox.to_owned(), headers, payload }
 }
 
 /// How a command ended, as the caller sees it.
@@ -145,7 +142,6 @@ struct Await {
     deadline: Deadline,
     queued: bool,
     progress: Option<Progress>,
-    accepted: bool,
     audited: bool,
 }
 
@@ -163,7 +159,7 @@ impl Await {
             let reply = match tokio::time::timeout(patience, line.replies.recv()).await {
                 Ok(Some(reply)) => reply,
                 Ok(None) => return End::Lost(Fault::internal("the reply line closed")),
-                Err(_) => return End::Lost(self.too_late(outcome.is_some())),
+                Err(_) => return End::Lost(self.too_late(outcome.is_some(), line.is_kept())),
             };
             let content = match reply {
                 Reply::Content(content) => content,
@@ -191,11 +187,7 @@ impl Await {
 
     fn note(&mut self, ack: &PublishAck) -> Result<(), Fault> {
         let Some(error) = &ack.error else {
-            if ack.stream == super::streams::AUDIT {
-                self.audited = true;
-            } else {
-                self.accepted = true;
-            }
+            self.audited |= ack.stream == super::streams::AUDIT;
             return Ok(());
         };
         if ack.stream == super::streams::AUDIT {
@@ -209,8 +201,8 @@ impl Await {
         Err(Fault::unavailable("The queue", &error.description))
     }
 
-    fn too_late(&self, ended: bool) -> Fault {
-        match (ended, self.queued, self.accepted) {
+    fn too_late(&self, ended: bool, is_kept: bool) -> Fault {
+        match (ended, self.queued, is_kept) {
             (true, ..) => unaudited(),
             (false, true, false) => {
                 Fault::new(Code::OutcomeUnknown, "The queue never confirmed the call; whether it ran is not known.")

@@ -35,6 +35,12 @@ pub(super) fn is_acknowledgement(bytes: &[u8]) -> bool {
     bytes.first() == Some(&b'{')
 }
 
+/// True where the server says, as it does for nearly every call, that a stream of calls took one in. It need not be
+/// parsed; any other word is read whole.
+pub(super) fn says_that_a_call_is_kept(bytes: &[u8]) -> bool {
+    bytes.starts_with(br#"{"stream":"CALLS_"#)
+}
+
 /// The server's word on a stored message (JetStream publish acknowledgement).
 #[derive(Clone, Debug, Deserialize)]
 pub struct PublishAck {
@@ -87,5 +93,8 @@ mod tests {
     fn a_refusal_names_its_code() {
         let refused = br#"{"error":{"code":503,"err_code":10077,"description":"maximum messages per subject exceeded"},"stream":"CALLS_1","seq":0}"#;
         assert_eq!(PublishAck::read(refused).unwrap().error.unwrap().err_code, 10077);
+        assert!(!says_that_a_call_is_kept(refused));
+        assert!(!says_that_a_call_is_kept(br#"{"stream":"AUDIT","seq":7}"#));
+        assert!(says_that_a_call_is_kept(br#"{"stream":"CALLS_1","seq":7}"#));
     }
 }

@@ -13,7 +13,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures::StreamExt;
 use tokio::sync::mpsc;
 
-use super::{Bus, subject};
+use super::{Bus, frame, subject};
 use crate::fault::Fault;
 
 /// Between the lines that one message is for.
@@ -28,7 +28,16 @@ pub(super) enum Reply {
     Content(Bytes),
 }
 
-type Lines = HashMap<u64, mpsc::UnboundedSender<Reply>>;
+type Lines = HashMap<u64, Open>;
+
+/// The end of a line that the inbox holds.
+#[derive(Debug)]
+struct Open {
+    replies: mpsc::UnboundedSender<Reply>,
+    /// The queue has said that it keeps the call. Noted here, because who waits for the end of a call need not be
+    /// woken for its beginning.
+    is_kept: bool,
+}
 
 /// One subscription for all replies to this process; a token per command tells them apart.
 #[derive(Clone, Debug)]
@@ -61,7 +70,7 @@ impl Inbox {
         let lines = Arc::clone(&inbox.lines);
         tokio::spawn(async move {
             while let Some(message) = subscription.next().await {
-                hand_out(&lines.lock().unwrap_or_else(PoisonError::into_inner), message);
+                hand_out(&mut lines.lock().unwrap_or_else(PoisonError::into_inner), message);
             }
         });
         Ok(inbox)
@@ -70,8 +79,17 @@ impl Inbox {
     pub(super) fn open(&self) -> Line {
         let token = self.next.fetch_add(1, Ordering::Relaxed);
         let (sender, replies) = mpsc::unbounded_channel();
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner).insert(token, sender);
+        let open = Open { replies: sender, is_kept: false };
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).insert(token, open);
         Line { token, subject: format!("{}.{token:x}", self.prefix), replies, inbox: self.clone() }
+    }
+}
+
+impl Line {
+    /// Whether the queue has said that it keeps the call.
+    pub(super) fn is_kept(&self) -> bool {
+        let lines = self.inbox.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.get(&self.token).is_some_and(|line| line.is_kept)
     }
 }
 
@@ -82,11 +100,14 @@ impl Drop for Line {
 }
 
 /// Gives a message to the line, or the lines, that its subject names.
-fn hand_out(lines: &Lines, message: Message) {
-    let give = |token: &str, reply: Reply| {
-        if let Some(line) = u64::from_str_radix(token, 16).ok().and_then(|token| lines.get(&token)) {
+fn hand_out(lines: &mut Lines, message: Message) {
+    let mut give = |token: &str, reply: Reply| {
+        let Some(line) = u64::from_str_radix(token, 16).ok().and_then(|token| lines.get_mut(&token)) else { return };
+        if matches!(&reply, Reply::Content(content) if frame::says_that_a_call_is_kept(content)) {
+            line.is_kept = true;
+        } else {
             // The receiver closes only with its line, which removes the entry.
-            let _ = line.send(reply);
+            let _ = line.replies.send(reply);
         }
     };
     let Some((_, tokens)) = message.subject.rsplit_once('.') else { return };
@@ -94,7 +115,7 @@ fn hand_out(lines: &Lines, message: Message) {
         give(tokens, Reply::NoResponders);
     } else if !tokens.contains(LINES) {
         give(tokens, Reply::Content(message.payload));
-    } else if super::frame::is_acknowledgement(&message.payload) {
+    } else if frame::is_acknowledgement(&message.payload) {
         for token in tokens.split(LINES) {
             give(token, Reply::Content(message.payload.clone()));
         }
@@ -147,7 +168,7 @@ mod tests {
         let mut receivers = Vec::new();
         let senders = opened.into_iter().map(|(token, (sender, receiver))| {
             receivers.push(receiver);
-            (token, sender)
+            (token, Open { replies: sender, is_kept: false })
         });
         (senders.collect(), receivers)
     }
@@ -161,11 +182,11 @@ mod tests {
 
     #[test]
     fn each_line_gets_its_own_frame_and_all_get_the_acknowledgement() {
-        let (lines, mut heard_by) = lines([0x1, 0xaf, 0x3]);
+        let (mut lines, mut heard_by) = lines([0x1, 0xaf, 0x3]);
         let frames = [Bytes::from_static(b"one"), Bytes::new(), Bytes::from_static(b"three")];
-        hand_out(&lines, message("_INBOX_gateway.x.1+af+3", joined(frames.to_vec()).unwrap()));
+        hand_out(&mut lines, message("_INBOX_gateway.x.1+af+3", joined(frames.to_vec()).unwrap()));
         let ack = Bytes::from_static(br#"{"stream":"AUDIT","seq":1}"#);
-        hand_out(&lines, message("_INBOX_gateway.x.1+af+3", ack.clone()));
+        hand_out(&mut lines, message("_INBOX_gateway.x.1+af+3", ack.clone()));
         for (line, frame) in heard_by.iter_mut().zip(frames) {
             if !frame.is_empty() {
                 assert_eq!(heard(line).unwrap(), frame);
@@ -173,17 +194,32 @@ mod tests {
             assert_eq!(heard(line).unwrap(), ack);
             assert!(heard(line).is_none());
         }
-        hand_out(&lines, message("_INBOX_gateway.x.af", joined(vec![Bytes::from_static(b"alone")]).unwrap()));
+        hand_out(&mut lines, message("_INBOX_gateway.x.af", joined(vec![Bytes::from_static(b"alone")]).unwrap()));
         assert_eq!(heard(&mut heard_by[1]).unwrap(), "alone");
+    }
+
+    #[test]
+    fn who_waits_is_not_woken_to_hear_that_a_call_is_kept() {
+        let (mut lines, mut heard_by) = lines([1, 2, 3]);
+        let kept = Bytes::from_static(br#"{"stream":"CALLS_7","seq":1}"#);
+        hand_out(&mut lines, message("_INBOX_gateway.x.1", kept));
+        let refused = Bytes::from_static(br#"{"error":{"err_code":10077},"stream":"CALLS_7","seq":0}"#);
+        hand_out(&mut lines, message("_INBOX_gateway.x.2", refused.clone()));
+        assert!(heard(&mut heard_by[0]).is_none());
+        assert_eq!(heard(&mut heard_by[1]).unwrap(), refused);
+        assert_eq!([1, 2, 3].map(|token| lines[&token].is_kept), [true, false, false]);
     }
 
     #[test]
     fn frames_that_do_not_agree_with_their_lines_are_nobodys() {
         assert!(joined(vec![Bytes::new(), Bytes::new()]).is_none());
         for malformed in [&b""[..], b"\0", b"\0\0\0\x05abc", b"\xff\xff\xff\xffabc"] {
-            let (lines, mut heard_by) = lines([1, 2, 3]);
-            hand_out(&lines, message("_INBOX_gateway.x.1+2+3", Bytes::copy_from_slice(malformed)));
-            hand_out(&lines, message("_INBOX_gateway.x.+x+99", Bytes::from_static(b"\0\0\0\0\0\0\0\x01a\0\0\0\x01b")));
+            let (mut lines, mut heard_by) = lines([1, 2, 3]);
+            hand_out(&mut lines, message("_INBOX_gateway.x.1+2+3", Bytes::copy_from_slice(malformed)));
+            hand_out(
+                &mut lines,
+                message("_INBOX_gateway.x.+x+99", Bytes::from_static(b"\0\0\0\0\0\0\0\x01a\0\0\0\x01b")),
+            );
             assert!(heard_by.iter_mut().all(|line| heard(line).is_none()));
         }
     }

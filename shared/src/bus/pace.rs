@@ -1,7 +1,10 @@
 //! How fast an organization's calls come through, as this process sees it: the honest answer to
 //! "when shall I try again?" when the queue is full.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use moka::sync::Cache;
 
@@ -15,7 +18,7 @@ const LONGEST: Duration = Duration::from_mins(1);
 
 /// Moving averages of the time calls spend from acceptance to their end, waiting included.
 #[derive(Clone, Debug)]
-pub(super) struct Pace(Cache<OrganizationId, f64>);
+pub(super) struct Pace(Cache<OrganizationId, Arc<Mutex<f64>>>);
 
 impl Default for Pace {
     fn default() -> Self {
@@ -27,15 +30,18 @@ impl Pace {
     /// A call came through.
     pub(super) fn note(&self, organization: OrganizationId, took: Duration) {
         let took = took.as_secs_f64();
-        let average = self.0.get(&organization).map_or(took, |known| known + NEWEST * (took - known));
-        self.0.insert(organization, average);
+        let average = self.0.get_with(organization, || Arc::new(Mutex::new(took)));
+        let mut average = average.lock().unwrap_or_else(PoisonError::into_inner);
+        *average += NEWEST * (took - *average);
     }
 
     /// When half of a full queue will have gone: calls that came through lately waited in it, so
     /// half their time is what it takes.
     pub(super) fn until_half_empty(&self, organization: OrganizationId) -> Duration {
-        let known = self.0.get(&organization).map(|seconds| Duration::from_secs_f64(seconds / 2.0));
-        known.unwrap_or(FIRST_GUESS).clamp(Duration::from_millis(100), LONGEST)
+        let known = self.0.get(&organization).map(|average| *average.lock().unwrap_or_else(PoisonError::into_inner));
+        known
+            .map_or(FIRST_GUESS, |seconds| Duration::from_secs_f64(seconds / 2.0))
+            .clamp(Duration::from_millis(100), LONGEST)
     }
 }
 

@@ -115,7 +115,8 @@ impl Slot {
     /// Says that the call is still running; an error means that nobody confirmed it.
     pub async fn extend(&self) -> Result<(), Fault> {
         let client = &self.bus.0.client;
-        client.request(self.ack.clone(), Bytes::from_static(b"+WPI")).await.map(drop).map_err(unavailable)
+        // Boxed: only a call that takes long says so.
+        Box::pin(client.request(self.ack.clone(), Bytes::from_static(b"+WPI"))).await.map(drop).map_err(unavailable)
     }
 
     /// Ends the delivery and frees the slot. Nobody confirms it (ADR 15): one that is lost with its

@@ -38,7 +38,12 @@ impl Load {
 
     /// A delivery came.
     pub(super) fn enter(&self) -> Place {
-        self.0.in_hand.send_modify(|in_hand| *in_hand += 1);
+        let capacity = self.0.capacity;
+        self.0.in_hand.send_if_modified(|in_hand| {
+            *in_hand += 1;
+            // Who waits is told of nothing else: being woken for each call costs as much as a part of it.
+            *in_hand == capacity
+        });
         self.report();
         Place(self.clone())
     }
@@ -67,8 +72,13 @@ impl Load {
 
     /// Waits until there is room for calls of others: not for every place that becomes free.
     pub(super) async fn has_room(&self) {
-        let room = self.0.capacity - self.0.capacity.div_ceil(8);
+        let room = self.room();
         self.until(|in_hand| in_hand <= room).await;
+    }
+
+    /// The most that is in hand where there is room for calls of others.
+    fn room(&self) -> usize {
+        self.0.capacity - self.0.capacity.div_ceil(8)
     }
 
     /// Waits until there is no room any more.
@@ -93,7 +103,11 @@ pub(super) struct Place(Load);
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.0.in_hand.send_modify(|in_hand| *in_hand -= 1);
+        let room = self.0.room();
+        self.0.0.in_hand.send_if_modified(|in_hand| {
+            *in_hand -= 1;
+            *in_hand == room
+        });
         self.0.report();
     }
 }

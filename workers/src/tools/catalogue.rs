@@ -162,7 +162,14 @@ pub(super) async fn with_tool(scope: &Scope<'_, Tool>, configuration: &str, tool
     if entry.tools.contains_key(tool) || asked_lately {
         return Ok(entry);
     }
-    asking::ask(scope, &entry).await?;
+    // Boxed, as everything below that most calls never do: it would make the future of each of them larger
+    // than all the rest of it, and memory that is moved costs the most (docs/performance.md).
+    Box::pin(asked_anew(scope, configuration, &entry)).await
+}
+
+/// The configuration once its server was asked and its answer pinned.
+async fn asked_anew(scope: &Scope<'_, Tool>, configuration: &str, entry: &Arc<Entry>) -> Result<Arc<Entry>, Fault> {
+    asking::ask(scope, entry).await?;
     let key = key(scope.context, configuration);
     let entry = load(scope.parts, scope.context, configuration, Some(Instant::now())).await?;
     scope.parts.catalogue.entries.insert(key, Arc::clone(&entry)).await;
@@ -201,27 +208,42 @@ fn key(context: &Context, configuration: &str) -> Key {
 pub(super) async fn entry(scope: &Scope<'_, Tool>, configuration: &str) -> Result<Arc<Entry>, Fault> {
     let key = key(scope.context, configuration);
     let entries = &scope.parts.catalogue.entries;
-    let Some(known) = entries.get(&key).await else { return first(scope, key, configuration).await };
+    let Some(known) = entries.get(&key).await else { return Box::pin(first(scope, key, configuration)).await };
     if let Some(generation) = newer(scope.parts, scope.context.organization, &known) {
-        drop_outdated(entries, &key, &known).await;
-        scope.parts.upstreams.forget(scope.context.organization, known.id(), generation).await;
-        // Another generation may be another server: what the one before did not offer says nothing.
-        return first(scope, key, configuration).await;
+        return Box::pin(replaced(scope, key, configuration, &known, generation)).await;
     }
-    if !known.is_due(Instant::now()) {
-        return Ok(known);
+    if known.is_due(Instant::now()) { Box::pin(looked_at(scope, key, configuration, known)).await } else { Ok(known) }
+}
+
+/// What a configuration is now that was another when it was last looked at.
+async fn replaced(
+    scope: &Scope<'_, Tool>,
+    key: Key,
+    configuration: &str,
+    known: &Arc<Entry>,
+    generation: i64,
+) -> Result<Arc<Entry>, Fault> {
+    drop_outdated(&scope.parts.catalogue.entries, &key, known).await;
+    scope.parts.upstreams.forget(scope.context.organization, known.id(), generation).await;
+    // Another generation may be another server: what the one before did not offer says nothing.
+    first(scope, key, configuration).await
+}
+
+/// What the database says of a configuration; what is known of it, while there is no database.
+async fn looked_at(
+    scope: &Scope<'_, Tool>,
+    key: Key,
+    configuration: &str,
+    known: Arc<Entry>,
+) -> Result<Arc<Entry>, Fault> {
+    let entries = &scope.parts.catalogue.entries;
+    let loaded = load(scope.parts, scope.context, configuration, known.listed_at).await;
+    match &loaded {
+        Ok(entry) => entries.insert(key, Arc::clone(entry)).await,
+        Err(fault) if fault.code == Code::Unavailable => return Ok(known),
+        Err(_) => drop_outdated(entries, &key, &known).await,
     }
-    match load(scope.parts, scope.context, configuration, known.listed_at).await {
-        Ok(entry) => {
-            entries.insert(key, Arc::clone(&entry)).await;
-            Ok(entry)
-        }
-        Err(fault) if fault.code == Code::Unavailable => Ok(known),
-        Err(fault) => {
-            drop_outdated(entries, &key, &known).await;
-            Err(fault)
-        }
-    }
+    loaded
 }
 
 /// Loads what is not known. Concurrent callers load once.

@@ -106,7 +106,7 @@ impl Exchange<'_> {
         let result = match (response.status(), kind) {
             (status, kind) if !status.is_success() => return Err(self.refusal(status, kind, response, id).await),
             (StatusCode::OK, Kind::Json) => self.single(response, id).await?,
-            (StatusCode::OK, Kind::Events) => self.streamed(Events::of(response), id, progress).await?,
+            (StatusCode::OK, Kind::Events) => Box::pin(self.streamed(Events::of(response), id, progress)).await?,
             _ => return Err(failure::garbage("is not MCP").into()),
         };
         if result.len() > self.max_bytes {
