@@ -50,8 +50,8 @@ const LINES_BYTES: usize = 64 * 1024;
 const LINES_WAITING: usize = 4_096;
 
 /// Starts logging for a process that serves: a thread of its own writes the lines, several at once where many come, so
-/// that no call waits for a disk. None is dropped: where they cannot be written, who says more of them waits. Keep the
-/// guard until the end, which writes what is left; of a process that is killed the last lines are lost.
+/// that no call waits for a disk. Where they are written too slowly, who says more of them waits. Keep the guard until
+/// the end, which writes what is left within a second; of a process that is killed the last lines are lost.
 pub fn start_logs_aside(config: &Log) -> anyhow::Result<WorkerGuard> {
     let lines = Gathering(BufWriter::with_capacity(LINES_BYTES, io::stdout()));
     let (writer, guard) = NonBlockingBuilder::default()

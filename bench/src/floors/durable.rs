@@ -34,6 +34,7 @@ const WAITING_AND_RUNNING: i64 = 1_000;
 /// About as long as the product's record of a call.
 const RECORD_BYTES: usize = 500;
 const MEBIBYTE: i64 = 1024 * 1024;
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Serves the HTTP side until it is killed.
 ///
@@ -96,12 +97,17 @@ impl Caller {
         let sent = self.client.publish_with_reply_and_headers(subject, reply, headers, body).await;
         let (mut answer, mut kept) = (None, 0);
         while sent.is_ok() && (answer.is_none() || kept < 2) {
-            let said = replies.recv().await?;
-            // An acknowledgement names its stream first; an answer of the demo server its version of JSON-RPC.
-            if said.starts_with(br#"{"stream":"#) { kept += 1 } else { answer = Some(said) }
+            let said = tokio::time::timeout(PATIENCE, replies.recv()).await.ok().flatten();
+            match said {
+                // An acknowledgement names its stream first; an answer of the demo server its version of JSON-RPC.
+                Some(said) if said.starts_with(br#"{"stream":"#) => kept += 1,
+                Some(said) if !said.is_empty() && !said.starts_with(br#"{"error":"#) => answer = Some(said),
+                // Refused by the queue, failed at the upstream, or nothing.
+                _ => break,
+            }
         }
         self.lines.lock().unwrap_or_else(PoisonError::into_inner).remove(&line);
-        answer
+        answer.filter(|_| kept == 2)
     }
 }
 

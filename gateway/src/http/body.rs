@@ -3,8 +3,9 @@
 
 use std::{marker::PhantomData, time::Duration};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, LengthLimitError, Limited, combinators::BoxBody};
+use hyper::body::Body as _;
 use poem::{FromRequest, Request, RequestBody, Result, http::header};
 use serde::{
     Deserialize, Deserializer,
@@ -44,10 +45,8 @@ impl<'a, T: DeserializeOwned> FromRequest<'a> for Body<T> {
 /// The whole body, if it comes within `patience`: a sender that trickles holds a connection, and
 /// what it has sent so far, for nothing.
 async fn collect(body: poem::Body, patience: Duration) -> Result<Bytes> {
-    // As it came, most often in one piece: poem's own way copies it through a buffer of 4 KiB within the future.
-    let whole = Limited::new(BoxBody::from(body), MAX_BODY_BYTES).collect();
-    match tokio::time::timeout(patience, whole).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+    match tokio::time::timeout(patience, whole(body)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(EdgeError::TooLarge(Limit::Body).into()),
         Ok(Err(_)) => Err(Problem::from(Fault::invalid("", "The body could not be read to its end.")).into()),
         Err(_) => {
@@ -55,6 +54,21 @@ async fn collect(body: poem::Body, patience: Duration) -> Result<Bytes> {
             Err(Problem::from(Fault::invalid("", message)).into())
         }
     }
+}
+
+/// As it came where it came in one piece, as nearly all do: poem's own way copies it through a buffer of 4 KiB within
+/// the future. Pieces are copied together: each may hold on to a buffer that is much larger than itself.
+async fn whole(body: poem::Body) -> std::result::Result<Bytes, Box<dyn std::error::Error + Send + Sync>> {
+    let mut body = Limited::new(BoxBody::from(body), MAX_BODY_BYTES);
+    let mut copied = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(piece) = frame?.into_data() else { continue };
+        if copied.is_empty() && body.is_end_stream() {
+            return Ok(piece);
+        }
+        copied.extend_from_slice(&piece);
+    }
+    Ok(copied.freeze())
 }
 
 fn is_json(request: &Request) -> bool {
@@ -226,6 +240,19 @@ mod tests {
         assert_eq!(error.status(), 400);
         assert!(error.to_string().contains("did not arrive"), "{error}");
         assert_eq!(collect(poem::Body::from("{}"), MAX_WAIT).await.unwrap(), "{}");
+    }
+
+    #[tokio::test]
+    async fn pieces_of_a_body_keep_no_buffers_alive() {
+        let buffer = Bytes::from(vec![b' '; 64 * 1024]);
+        let pieces: Vec<_> = (0..1_000).map(|at| Ok::<_, std::io::Error>(buffer.slice(at..=at))).collect();
+        let body = poem::Body::from_bytes_stream(futures::stream::iter(pieces));
+        let whole = collect(body, MAX_WAIT).await.unwrap();
+        assert_eq!(whole, buffer[..1_000]);
+        assert!(buffer.try_into_mut().is_ok(), "the pieces are copies");
+        let more = vec![Ok::<_, std::io::Error>(Bytes::from(vec![b' '; MAX_BODY_BYTES])), Ok(Bytes::from_static(b" "))];
+        let body = poem::Body::from_bytes_stream(futures::stream::iter(more));
+        assert_eq!(collect(body, MAX_WAIT).await.unwrap_err().status(), 413);
     }
 
     #[test]

@@ -14,6 +14,9 @@ use crate::{
     id::{EventId, OrganizationId},
 };
 
+/// The longest pause between the messages of a batch: what waits in the stream comes at once.
+const SILENCE: Duration = Duration::from_secs(5);
+
 impl Bus {
     /// Sends an event that nobody waits for, and waits until it is stored.
     pub async fn audit_beside(&self, event: &Event) -> Result<(), Fault> {
@@ -46,8 +49,14 @@ impl Bus {
             .map_err(|cause| unavailable(&cause))?;
         let mut batch = consumer.fetch().max_messages(most).messages().await.map_err(|cause| unavailable(&cause))?;
         let mut messages = Vec::new();
-        while let Some(message) = batch.next().await {
-            messages.push(message.map_err(|cause| unavailable(&cause))?);
+        // What ends a batch is lost with a connection: nobody else would tell us.
+        while let Ok(Some(message)) = tokio::time::timeout(SILENCE, batch.next()).await {
+            match message {
+                Ok(message) => messages.push(message),
+                // What is here already is worth keeping; the next batch meets the same.
+                Err(cause) if messages.is_empty() => return Err(unavailable(&cause)),
+                Err(_) => break,
+            }
         }
         Ok(AuditBatch { messages })
     }

@@ -85,15 +85,16 @@ impl Caller {
         let _room = if queued { Some(self.waiting.enter(context.organization, payload.len())?) } else { None };
         let mut line = self.inbox.open();
         let sent_at = Instant::now();
-        self.outgoing.put(sending::<C>(&context, payload, &line.subject));
-        let ended =
-            Await { deadline: context.deadline, queued, progress, audited: false }.end::<C::Reply>(&mut line).await;
+        let put = self.outgoing.put(sending::<C>(&context, payload, &line));
+        let waiting = Await { deadline: context.deadline, queued, progress, accepted: false, audited: false };
+        let ended = waiting.end::<C::Reply>(&mut line).await;
+        let was_sent = matches!(ended, End::Told(_)) || !put.withdraw();
         if queued {
             self.learn(context.organization, sent_at, &ended).await;
         }
         match ended {
             End::Told(outcome) => outcome,
-            End::Lost(_) if self.outgoing.withdraw(&line.subject) => {
+            End::Lost(_) if !was_sent => {
                 Err(Fault::unavailable("The message queue", "writing took until the deadline"))
             }
             End::Lost(fault) if fault.code == Code::Throttled => {
@@ -115,18 +116,18 @@ impl Caller {
 }
 
 /// A command as it is sent.
-fn sending<C: Command>(context: &Context, payload: Bytes, inbox: &str) -> Sending {
+fn sending<C: Command>(context: &Context, payload: Bytes, line: &Line) -> Sending {
     let (subject, headers) = match C::DELIVERY {
         Delivery::Direct => (subject::direct::<C>(context.organization), envelope::headers::<C>(context, None)),
         Delivery::Queued => {
-            let mut headers = envelope::headers::<C>(context, Some(inbox));
+            let mut headers = envelope::headers::<C>(context, Some(&line.subject));
             // Garbage collection only (whole seconds, at least one): workers check the deadline.
             let keep = context.deadline.remaining().as_secs() + 3;
             headers.insert("Nats-TTL", keep.to_string().as_str());
             (subject::queued(C::POOL, context.organization), headers)
         }
     };
-    Sending { subject, reply: inbox.to_owned(), headers, payload }
+    Sending { subject, reply: line.subject.clone(), headers, payload, caller: line.sender.clone() }
 }
 
 /// How a command ended, as the caller sees it.
@@ -142,6 +143,7 @@ struct Await {
     deadline: Deadline,
     queued: bool,
     progress: Option<Progress>,
+    accepted: bool,
     audited: bool,
 }
 
@@ -159,11 +161,12 @@ impl Await {
             let reply = match tokio::time::timeout(patience, line.replies.recv()).await {
                 Ok(Some(reply)) => reply,
                 Ok(None) => return End::Lost(Fault::internal("the reply line closed")),
-                Err(_) => return End::Lost(self.too_late(outcome.is_some(), line.is_kept())),
+                Err(_) => return End::Lost(self.too_late(outcome.is_some(), self.accepted || line.is_kept())),
             };
             let content = match reply {
                 Reply::Content(content) => content,
                 // Told to the publisher alone: it is about the command, never about its audit event.
+                Reply::NotSent(fault) => return End::Lost(fault),
                 Reply::NoResponders => return End::Lost(Fault::unavailable("The workers", "no responders")),
             };
             if let Some(ack) = PublishAck::read(&content) {
@@ -187,7 +190,11 @@ impl Await {
 
     fn note(&mut self, ack: &PublishAck) -> Result<(), Fault> {
         let Some(error) = &ack.error else {
-            self.audited |= ack.stream == super::streams::AUDIT;
+            if ack.stream == super::streams::AUDIT {
+                self.audited = true;
+            } else {
+                self.accepted = true;
+            }
             return Ok(());
         };
         if ack.stream == super::streams::AUDIT {

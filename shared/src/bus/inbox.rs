@@ -26,6 +26,8 @@ pub(super) enum Reply {
     NoResponders,
     /// A frame, or an acknowledgement.
     Content(Bytes),
+    /// The command did not leave this process.
+    NotSent(Fault),
 }
 
 type Lines = HashMap<u64, Open>;
@@ -53,6 +55,8 @@ pub(super) struct Line {
     /// Where the answer goes.
     pub(super) subject: String,
     pub(super) replies: mpsc::UnboundedReceiver<Reply>,
+    /// Where the caller hears.
+    pub(super) sender: mpsc::UnboundedSender<Reply>,
     inbox: Inbox,
 }
 
@@ -79,9 +83,9 @@ impl Inbox {
     pub(super) fn open(&self) -> Line {
         let token = self.next.fetch_add(1, Ordering::Relaxed);
         let (sender, replies) = mpsc::unbounded_channel();
-        let open = Open { replies: sender, is_kept: false };
+        let open = Open { replies: sender.clone(), is_kept: false };
         self.lines.lock().unwrap_or_else(PoisonError::into_inner).insert(token, open);
-        Line { token, subject: format!("{}.{token:x}", self.prefix), replies, inbox: self.clone() }
+        Line { token, subject: format!("{}.{token:x}", self.prefix), replies, sender, inbox: self.clone() }
     }
 }
 
@@ -176,7 +180,7 @@ mod tests {
     fn heard(line: &mut mpsc::UnboundedReceiver<Reply>) -> Option<Bytes> {
         match line.try_recv().ok()? {
             Reply::Content(content) => Some(content),
-            Reply::NoResponders => panic!("nobody said so"),
+            other => panic!("nobody said so: {other:?}"),
         }
     }
 

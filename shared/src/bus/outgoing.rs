@@ -8,6 +8,10 @@ use std::{
 
 use async_nats::{Client, HeaderMap};
 use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use super::inbox::Reply;
+use crate::fault::Fault;
 
 /// A command as it is sent.
 #[derive(Debug)]
@@ -17,6 +21,8 @@ pub(super) struct Sending {
     pub(super) reply: String,
     pub(super) headers: HeaderMap,
     pub(super) payload: Bytes,
+    /// Told where it cannot be sent.
+    pub(super) caller: mpsc::UnboundedSender<Reply>,
 }
 
 /// What waits to be sent. Clones share it.
@@ -28,9 +34,33 @@ pub(super) struct Outgoing {
 
 #[derive(Debug, Default)]
 struct Queue {
-    waiting: VecDeque<Sending>,
+    waiting: VecDeque<(u64, Sending)>,
+    last: u64,
     /// Somebody empties it.
     is_attended: bool,
+}
+
+/// A command that was put. Dropped before it was sent, it is not sent any more: nobody waits for its end.
+#[derive(Debug)]
+pub(super) struct Put {
+    outgoing: Outgoing,
+    number: u64,
+}
+
+impl Put {
+    /// Takes it back where it was not sent. True if it was still here.
+    pub(super) fn withdraw(&self) -> bool {
+        let mut queue = self.outgoing.lock();
+        // In the order of their numbers.
+        let at = queue.waiting.binary_search_by_key(&self.number, |(number, _)| *number);
+        at.ok().and_then(|at| queue.waiting.remove(at)).is_some()
+    }
+}
+
+impl Drop for Put {
+    fn drop(&mut self) {
+        self.withdraw();
+    }
 }
 
 impl Outgoing {
@@ -39,38 +69,33 @@ impl Outgoing {
     }
 
     /// Sends soon. While NATS is away the client's own channel fills, and what is put here waits.
-    pub(super) fn put(&self, sending: Sending) {
+    pub(super) fn put(&self, sending: Sending) -> Put {
         let mut queue = self.lock();
-        queue.waiting.push_back(sending);
+        queue.last += 1;
+        let number = queue.last;
+        queue.waiting.push_back((number, sending));
         let is_attended = std::mem::replace(&mut queue.is_attended, true);
         drop(queue);
         if !is_attended {
             tokio::spawn(self.clone().empty());
         }
-    }
-
-    /// Takes back what was not sent. True if it was still here.
-    pub(super) fn withdraw(&self, reply: &str) -> bool {
-        let mut queue = self.lock();
-        let before = queue.waiting.len();
-        queue.waiting.retain(|sending| sending.reply != reply);
-        queue.waiting.len() < before
+        Put { outgoing: self.clone(), number }
     }
 
     async fn empty(self) {
         // Until the others that are ready have put theirs.
         tokio::task::yield_now().await;
-        while let Some(Sending { subject, reply, headers, payload }) = self.next() {
+        while let Some(Sending { subject, reply, headers, payload, caller }) = self.next() {
             if let Err(cause) = self.client.publish_with_reply_and_headers(subject, reply, headers, payload).await {
-                // Its caller hears nothing and says so at the deadline.
-                tracing::error!(%cause, "a command was not sent");
+                // Its caller may be gone.
+                let _ = caller.send(Reply::NotSent(Fault::unavailable("The message queue", cause)));
             }
         }
     }
 
     fn next(&self) -> Option<Sending> {
         let mut queue = self.lock();
-        let next = queue.waiting.pop_front();
+        let next = queue.waiting.pop_front().map(|(_, sending)| sending);
         queue.is_attended = next.is_some();
         next
     }
@@ -85,27 +110,39 @@ mod tests {
     use async_nats::ConnectOptions;
 
     use super::*;
+    use crate::fault::Code;
 
     fn sending(reply: &str) -> Sending {
-        let (headers, payload) = (HeaderMap::new(), Bytes::new());
-        Sending { subject: "cmd.x".to_owned(), reply: reply.to_owned(), headers, payload }
+        let (headers, payload, caller) = (HeaderMap::new(), Bytes::new(), mpsc::unbounded_channel().0);
+        Sending { subject: "cmd.x".to_owned(), reply: reply.to_owned(), headers, payload, caller }
     }
 
     #[tokio::test]
     async fn what_waits_for_an_absent_server_can_be_taken_back() {
         let options = ConnectOptions::new().client_capacity(1).retry_on_initial_connect();
         let outgoing = Outgoing::new(options.connect("127.0.0.1:1").await.unwrap());
-        for reply in ["1", "2", "3", "4"] {
-            outgoing.put(sending(reply));
-        }
-        let waiting = || outgoing.lock().waiting.iter().map(|sending| sending.reply.clone()).collect::<Vec<_>>();
-        assert_eq!(waiting(), ["1", "2", "3", "4"], "nothing leaves before others could join");
-        while waiting().len() > 2 {
+        let mut put = ["1", "2", "3", "4", "5"].map(|reply| Some(outgoing.put(sending(reply))));
+        let waiting = || outgoing.lock().waiting.iter().map(|(_, one)| one.reply.clone()).collect::<Vec<_>>();
+        assert_eq!(waiting(), ["1", "2", "3", "4", "5"], "nothing leaves before others could join");
+        while waiting().len() > 3 {
             tokio::task::yield_now().await;
         }
-        assert_eq!(waiting(), ["3", "4"], "one is in the client's channel, one waits for a place in it");
-        assert!(outgoing.withdraw("3") && !outgoing.withdraw("3"));
-        assert!(!outgoing.withdraw("1"), "it is on its way");
-        assert_eq!(waiting(), ["4"]);
+        assert_eq!(waiting(), ["3", "4", "5"], "one is in the client's channel, one waits for a place in it");
+        let third = put[2].as_ref().unwrap();
+        assert!(third.withdraw() && !third.withdraw());
+        drop(put[3].take());
+        assert_eq!(waiting(), ["5"], "whose caller is gone is not sent");
+        assert!(!put[0].as_ref().unwrap().withdraw(), "it is on its way");
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_sent_is_told_at_once() {
+        let options = ConnectOptions::new().retry_on_initial_connect();
+        let outgoing = Outgoing::new(options.connect("127.0.0.1:1").await.unwrap());
+        let (caller, mut heard) = mpsc::unbounded_channel();
+        let put = outgoing.put(Sending { subject: "not a subject".to_owned(), caller, ..sending("1") });
+        let told = heard.recv().await;
+        assert!(matches!(told, Some(Reply::NotSent(fault)) if fault.code == Code::Unavailable));
+        assert!(!put.withdraw());
     }
 }
