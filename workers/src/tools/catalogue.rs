@@ -37,8 +37,7 @@ use crate::{
 /// How long an entry is believed without news. While the database is away it is believed longer:
 /// news come through the shared state, not through the database.
 const BELIEVED_FOR: Duration = Duration::from_mins(1);
-/// How soon the database is asked again for an entry that was due and could not be read. One call
-/// waits for the answer; the others go on with what is known.
+/// How soon the database is asked again for an entry that was due and could not be read.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// How long an entry that nobody asks for is kept.
 const KEPT_FOR: Duration = Duration::from_mins(10);
@@ -153,7 +152,11 @@ impl Entry {
 
 /// The configuration by name or id, having asked its server once if the tool is not pinned.
 pub(super) async fn with_tool(scope: &Scope<'_, Tool>, configuration: &str, tool: &str) -> Result<Arc<Entry>, Fault> {
-    let entry = entry(scope, configuration).await?;
+    let mut entry = entry(scope, configuration).await?;
+    if !entry.configuration.enabled || !filter::admits(entry.filter(), tool) {
+        // News of a change may be on their way still, by another road than a call's.
+        entry = Box::pin(looked_at(scope, key(scope.context, configuration), configuration, entry)).await?;
+    }
     entry.enabled()?;
     if !filter::admits(entry.filter(), tool) {
         return Err(Fault::unknown("tool"));
