@@ -77,8 +77,8 @@ async fn last_revision(bus: &Bus, bucket: Bucket) -> anyhow::Result<Seen> {
 }
 
 /// Reads every entry of some revisions, one by one: no further, since what is written meanwhile is heard, and
-/// whoever read on to the end would never come there while writers are quicker. Not by direct reads, which would be quicker: the
-/// server sends a direct read's answer, stored bytes as they are, wherever the asker says, and NATS
+/// whoever read on to the end would never come there while writers are quicker. Not by direct reads, which
+/// would be quicker: the server sends a direct read's answer, stored bytes as they are, wherever the asker says, and NATS
 /// does not hold that subject against the asker's permissions. This answer is JSON of the server's own.
 pub(super) async fn read<T: DeserializeOwned>(
     client: &Client,
