@@ -60,8 +60,8 @@ class Workspaces:
         """The workspace of this name, empty unless somebody is in it already. Give it back with `leave`.
 
         `kept`: only if it is one that is kept, since another would be empty."""
-        if name not in self._used and self._free is not None and not self._free and self.make_room:
-            await self.make_room()
+        if name not in self._used:
+            await self._user_id_is_free()
         while (leaving := self._leaving.get(name)) is not None:
             await asyncio.shield(leaving)
         workspace = self._used.get(name)
@@ -84,6 +84,15 @@ class Workspaces:
     def unkeep(self, name: str) -> None:
         """It goes with its last client from now on, of which the keeper still counts as one."""
         self._used[name].kept = False
+
+    async def _user_id_is_free(self) -> None:
+        """Wait for those that workspaces are just giving back before another is made to; there may be none."""
+        if self._free is None:
+            return
+        while not self._free and self._leaving:
+            await asyncio.wait(self._leaving.values(), return_when=asyncio.FIRST_COMPLETED)
+        if not self._free and self.make_room:
+            await self.make_room()
 
     def _make(self, name: str) -> Workspace:
         if self._free is not None and not self._free:

@@ -106,10 +106,18 @@ fn list() -> Vec<u8> {
 async fn is_served(wire: &mut Wire, organization: OrganizationId) {
     let reply = wire.inbox.clone();
     Envelope::of(organization).send(wire, &subject::direct::<List>(organization), Some(&reply), &list()).await;
-    let frame = Frame::<Page<Configuration>>::decode(&wire.next("the list").await.payload).expect("a frame");
+    let frame = Frame::<Page<Configuration>>::decode(&answer(wire).await).expect("a frame");
     let Frame::Done(Ok(page)) = frame else { panic!("not a list: {frame:?}") };
     assert_eq!(page.items.iter().map(|item| item.name.as_str()).collect::<Vec<_>>(), ["demo"]);
-    wire.next("the confirmation of its audit event").await;
+}
+
+/// The answer to a command. The confirmation of its audit event comes with it, before or after.
+async fn answer(wire: &mut Wire) -> Vec<u8> {
+    let both = [wire.next("the answer").await.payload, wire.next("the confirmation of its audit event").await.payload];
+    let (confirmations, mut answers): (Vec<_>, Vec<_>) = both.into_iter().partition(|one| one.starts_with(b"{"));
+    assert_eq!((confirmations.len(), answers.len()), (1, 1), "{confirmations:?} {answers:?}");
+    assert!(confirmations[0].starts_with(br#"{"stream":"AUDIT""#), "{confirmations:?}");
+    answers.remove(0)
 }
 
 fn refused(payload: &[u8]) -> Fault {
@@ -183,16 +191,14 @@ pub(crate) async fn an_undecodable_or_unknown_command_is_answered_and_harms_nobo
     for payload in payloads {
         let to = subject::direct::<List>(organization);
         Envelope::of(organization).send(&mut wire, &to, Some(&inbox), payload).await;
-        assert_eq!(refused(&wire.next("a refusal").await.payload).code, Code::Invalid, "{payload:?}");
-        wire.next("the confirmation of its audit event").await;
+        assert_eq!(refused(&answer(&mut wire).await).code, Code::Invalid, "{payload:?}");
     }
     // One that exists nowhere, and one of another pool.
     for name in ["configurations.explode", "users.me", "organizations.create"] {
         let before = refusals(&system, "token", "unknown_command").await;
         let to = format!("cmd.token.{name}.{organization}");
         Envelope::of(organization).send(&mut wire, &to, Some(&inbox), &list()).await;
-        assert_eq!(refused(&wire.next("a refusal").await.payload).code, Code::Invalid, "{name}");
-        wire.next("the confirmation of its audit event").await;
+        assert_eq!(refused(&answer(&mut wire).await).code, Code::Invalid, "{name}");
         assert_eq!(refusals(&system, "token", "unknown_command").await, before + 1);
     }
     is_served(&mut wire, organization).await;
@@ -241,8 +247,7 @@ pub(crate) async fn undecodable_or_unknown_queued_messages_are_answered_and_ackn
         ("configurations.list", b"\x80"),
     ] {
         Envelope::queued(organization, command, &inbox).send(&mut wire, &lane, None, payload).await;
-        assert_eq!(refused(&wire.next("a refusal").await.payload).code, Code::Invalid, "{command}");
-        wire.next("the confirmation of its audit event").await;
+        assert_eq!(refused(&answer(&mut wire).await).code, Code::Invalid, "{command}");
     }
     is_acknowledged(&system, &lane, organization.partition()).await;
     assert_eq!(tenant.call("demo", "echo", json!({ "text": "after" })).await.status, 200);
