@@ -3,9 +3,10 @@
 //! stands in three places, each sufficient against the attacks it can see:
 //!
 //! 1. [`Egress::check`] judges a URL as it is written, when it is registered and before each use;
-//! 2. the gate inside [`Egress::client`] judges it again for every connection, so that a caller
-//!    who forgot to ask, or a library that follows a link, gets no further;
-//! 3. the resolver inside the client judges addresses, and those judged are those connected to.
+//! 2. the door inside [`Egress::send`], and the gate inside [`Egress::client`], judge it again for
+//!    every connection, so that a caller who forgot to ask, or a library that follows a link, gets
+//!    no further;
+//! 3. the resolver behind each judges addresses, and those judged are those connected to.
 //!
 //! The `FastMCP` service, which is another process, goes through [`proxy`] and so through the same.
 
@@ -16,6 +17,7 @@ pub mod proxy;
 mod ranges;
 pub mod reach;
 mod refused;
+mod sender;
 #[cfg(test)]
 mod tests;
 
@@ -25,22 +27,30 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
+use http::{HeaderMap, Method, Response};
+use hyper::body::Incoming;
 use url::{Host, Url};
 
 pub use client::{BodyError, read_capped};
 pub use config::EgressConfig;
 pub use names::{Names, SystemNames};
 pub use refused::{Refused, refusal_in};
+pub use sender::{SendError, Target};
 
 use config::{Rules, normal_name};
+
+/// Any error, as libraries hand it over.
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// How long a name may take to resolve.
 const RESOLVE_LIMIT: Duration = Duration::from_secs(5);
 
-/// The guard and the pooled client behind it. Clones share both.
+/// The guard and the pooled clients behind it. Clones share both.
 #[derive(Clone, Debug)]
 pub struct Egress {
     guard: Guard,
+    sender: sender::Sender,
     client: reqwest::Client,
     unredirected: reqwest::Client,
 }
@@ -66,7 +76,8 @@ impl Egress {
         let guard = Guard { rules, names, allow_http: config.allow_http };
         let client = client::guarded(&guard, client::same_origin())?;
         let unredirected = client::guarded(&guard, reqwest::redirect::Policy::none())?;
-        Ok(Self { guard, client, unredirected })
+        let sender = sender::Sender::new(&guard)?;
+        Ok(Self { guard, sender, client, unredirected })
     }
 
     /// Judges a URL as it is written; no name is resolved.
@@ -74,9 +85,20 @@ impl Egress {
         self.guard.check(url)
     }
 
-    /// The one client for everything that a tenant's address leads to: pooled, guarded, without
-    /// cookies, without a total time limit (the caller's deadline is the limit). Follows at most
-    /// 3 redirects, by 307 and 308 (RFC 9110 sections 15.4.8 and 15.4.9) to the same origin.
+    /// Sends a request to a tenant's address: pooled, guarded, without cookies, without a time limit
+    /// (the caller's deadline is the limit). Follows at most 3 redirects, by 307 and 308 (RFC 9110
+    /// sections 15.4.8 and 15.4.9) to the same origin.
+    pub async fn send(
+        &self,
+        target: &Target,
+        method: Method,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, SendError> {
+        self.sender.send(target, method, headers, body).await
+    }
+
+    /// The same as a client of reqwest, for libraries that ask for one.
     pub fn client(&self) -> &reqwest::Client {
         &self.client
     }
@@ -92,15 +114,15 @@ impl Egress {
     pub async fn resolve(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, Refused> {
         let host = Host::parse(host).map_err(|_| Refused::Host)?;
         let addresses = match self.guard.judge(&host, port)? {
-            Target::Address(address) => vec![address],
-            Target::Name(name) => self.guard.addresses(&name).await?,
+            Written::Address(address) => vec![address],
+            Written::Name(name) => self.guard.addresses(&name).await?,
         };
         Ok(addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect())
     }
 }
 
 /// A host that passed as written.
-enum Target {
+enum Written {
     Address(IpAddr),
     Name(String),
 }
@@ -120,7 +142,7 @@ impl Guard {
         self.judge(&host, port).map(drop)
     }
 
-    fn judge<S: AsRef<str>>(&self, host: &Host<S>, port: u16) -> Result<Target, Refused> {
+    fn judge<S: AsRef<str>>(&self, host: &Host<S>, port: u16) -> Result<Written, Refused> {
         match host {
             Host::Ipv4(address) => self.judge_address((*address).into(), port),
             Host::Ipv6(address) => self.judge_address(address.to_canonical(), port),
@@ -128,12 +150,12 @@ impl Guard {
         }
     }
 
-    fn judge_address(&self, address: IpAddr, port: u16) -> Result<Target, Refused> {
+    fn judge_address(&self, address: IpAddr, port: u16) -> Result<Written, Refused> {
         if self.rules.denies(address) || self.rules.is_own(address, port) {
             return Err(Refused::Denied);
         }
         if self.rules.opens_port(address, port) {
-            return Ok(Target::Address(address));
+            return Ok(Written::Address(address));
         }
         if ranges::is_metadata(address) {
             return Err(Refused::Metadata);
@@ -142,10 +164,10 @@ impl Guard {
             return Err(Refused::Address);
         }
         self.judge_port(port)?;
-        Ok(Target::Address(address))
+        Ok(Written::Address(address))
     }
 
-    fn judge_name(&self, name: &str, port: u16) -> Result<Target, Refused> {
+    fn judge_name(&self, name: &str, port: u16) -> Result<Written, Refused> {
         let name = normal_name(name).ok_or(Refused::Host)?;
         if self.rules.denies_name(&name) {
             return Err(Refused::Denied);
@@ -153,7 +175,7 @@ impl Guard {
         let mut ports = self.rules.ports_of(&name).peekable();
         if ports.peek().is_some() {
             // A listed name may lead to private addresses, so that no other port of it is open.
-            return if ports.any(|open| open == port) { Ok(Target::Name(name.clone())) } else { Err(Refused::Port) };
+            return if ports.any(|open| open == port) { Ok(Written::Name(name.clone())) } else { Err(Refused::Port) };
         }
         drop(ports);
         if ranges::is_metadata_name(&name) {
@@ -163,7 +185,7 @@ impl Guard {
             return Err(Refused::PrivateName);
         }
         self.judge_port(port)?;
-        Ok(Target::Name(name))
+        Ok(Written::Name(name))
     }
 
     fn judge_port(&self, port: u16) -> Result<(), Refused> {

@@ -1,8 +1,10 @@
-//! The guarded HTTP client: what makes it impossible to use it around the guard.
+//! The guarded HTTP client that libraries are given: what makes it impossible to use it around the guard.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt as _;
+use hyper::body::Body;
 use reqwest::{
     Client, Proxy, StatusCode,
     dns::{Addrs, Name, Resolve, Resolving},
@@ -10,20 +12,20 @@ use reqwest::{
 };
 use url::Url;
 
-use super::{Guard, Refused};
+use super::{BoxError, Guard, Refused};
 
 /// How long name resolution, TCP and TLS may take together.
-const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// How long an unused connection is kept.
-const IDLE_LIMIT: Duration = Duration::from_secs(90);
+pub(super) const IDLE_LIMIT: Duration = Duration::from_secs(90);
 /// Connections kept per host without a request on them.
-const IDLE_CONNECTIONS_PER_HOST: usize = 64;
+pub(super) const IDLE_CONNECTIONS_PER_HOST: usize = 64;
+/// How long a connection may be silent before the other side is asked whether it is there.
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// Redirects followed for one request.
-const MAX_REDIRECTS: usize = 3;
-/// Most header fields of an HTTP/1.1 answer.
-const MAX_HEADERS: usize = 128;
+pub(super) const MAX_REDIRECTS: usize = 3;
 /// Largest header list of an HTTP/2 answer, in bytes.
-const MAX_HEADER_LIST_BYTES: u32 = 64 * 1024;
+pub(super) const MAX_HEADER_LIST_BYTES: u32 = 64 * 1024;
 /// Top-level domain that never resolves (RFC 6761 section 6.4); see [`gate`].
 const NOWHERE: &str = ".refused.invalid";
 
@@ -42,8 +44,7 @@ pub(super) fn guarded(guard: &Guard, redirects: Policy) -> anyhow::Result<Client
         .pool_idle_timeout(IDLE_LIMIT)
         .pool_max_idle_per_host(IDLE_CONNECTIONS_PER_HOST)
         .tcp_nodelay(true)
-        .tcp_keepalive(Duration::from_secs(30))
-        .http1_max_headers(MAX_HEADERS)
+        .tcp_keepalive(KEEP_ALIVE)
         .http2_max_header_list_size(MAX_HEADER_LIST_BYTES)
         // What an upstream answers is not unpacked: 1 MiB of gzip can be 1 GiB of text.
         .no_gzip()
@@ -93,14 +94,17 @@ pub(super) fn same_origin() -> Policy {
 }
 
 fn judge_redirect(attempt: &Attempt<'_>) -> Result<(), Refused> {
-    let keeps_method = matches!(attempt.status(), StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT);
-    let same_origin = attempt.previous().last().map(Url::origin) == Some(attempt.url().origin());
-    let has_credentials = !attempt.url().username().is_empty() || attempt.url().password().is_some();
-    if !keeps_method || !same_origin || has_credentials {
-        return Err(Refused::Redirect);
-    }
+    let from = attempt.previous().last().ok_or(Refused::Redirect)?;
+    judge_step(attempt.status(), from, attempt.url())?;
     // The first of the previous is the request itself.
     if attempt.previous().len() > MAX_REDIRECTS { Err(Refused::RedirectLoop) } else { Ok(()) }
+}
+
+/// Judges one redirect by its status and where it leads.
+pub(super) fn judge_step(status: StatusCode, from: &Url, to: &Url) -> Result<(), Refused> {
+    let keeps_method = matches!(status, StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT);
+    let has_credentials = !to.username().is_empty() || to.password().is_some();
+    if keeps_method && from.origin() == to.origin() && !has_credentials { Ok(()) } else { Err(Refused::Redirect) }
 }
 
 /// Why a body was not read to its end.
@@ -114,22 +118,33 @@ pub enum BodyError {
     },
     /// The connection failed within it.
     #[error("the body broke off")]
-    Broken(#[source] reqwest::Error),
+    Broken(#[source] BoxError),
 }
 
 /// Reads a body as it comes and stops at the first byte over the cap, whatever its length claims.
-pub async fn read_capped(mut response: reqwest::Response, max_bytes: usize) -> Result<Bytes, BodyError> {
+pub async fn read_capped<B>(mut body: B, max_bytes: usize) -> Result<Bytes, BodyError>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
     let too_large = BodyError::TooLarge { max_bytes };
-    let claimed_bytes = response.content_length().unwrap_or(0);
-    if claimed_bytes > max_bytes as u64 {
+    if body.size_hint().lower() > max_bytes as u64 {
         return Err(too_large);
     }
-    let mut body = BytesMut::new();
-    while let Some(chunk) = response.chunk().await.map_err(BodyError::Broken)? {
-        if body.len() + chunk.len() > max_bytes {
+    let mut read = Bytes::new();
+    let mut joined = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(chunk) = frame.map_err(|cause| BodyError::Broken(cause.into()))?.into_data() else { continue };
+        if read.len() + joined.len() + chunk.len() > max_bytes {
             return Err(too_large);
         }
-        body.extend_from_slice(&chunk);
+        if read.is_empty() && joined.is_empty() {
+            // Most bodies come in one piece, which is the answer.
+            read = chunk;
+        } else {
+            joined.extend_from_slice(&std::mem::take(&mut read));
+            joined.extend_from_slice(&chunk);
+        }
     }
-    Ok(body.freeze())
+    Ok(if joined.is_empty() { read } else { joined.freeze() })
 }

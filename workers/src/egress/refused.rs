@@ -1,6 +1,8 @@
 //! Why an address was refused, as a closed set: a label for metrics and logs, and a sentence that
 //! tells a tenant what to change without telling them anything about our network.
 
+use std::error::Error;
+
 use shared::Fault;
 
 /// A refusal of the egress guard. It never carries an address: it travels to tenants.
@@ -91,7 +93,7 @@ impl std::fmt::Display for Refused {
     }
 }
 
-impl std::error::Error for Refused {}
+impl Error for Refused {}
 
 impl From<Refused> for Fault {
     fn from(refused: Refused) -> Self {
@@ -101,14 +103,12 @@ impl From<Refused> for Fault {
 
 /// The refusal behind a failed request, if the guard was what failed it.
 pub fn refusal_in(error: &reqwest::Error) -> Option<Refused> {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        if let Some(refused) = error.downcast_ref::<Refused>() {
-            return Some(*refused);
-        }
-        cause = error.source();
-    }
-    None
+    refusal_behind(error)
+}
+
+/// The refusal among an error's causes.
+pub(super) fn refusal_behind(error: &(dyn Error + 'static)) -> Option<Refused> {
+    std::iter::successors(Some(error), |&error| error.source()).find_map(|cause| cause.downcast_ref().copied())
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use http::StatusCode;
 use serde::Deserialize;
 use shared::{Code, Fault};
 
-use crate::egress;
+use crate::egress::{self, SendError};
 
 /// JSON-RPC: invalid method parameters (JSON-RPC 2.0 section 5.1); MCP uses it for unknown tools too.
 pub(super) const INVALID_PARAMS: i64 = -32602;
@@ -94,16 +94,18 @@ pub(super) fn status(status: StatusCode) -> Fault {
     Fault::new(Code::UpstreamFailed, message)
 }
 
-/// An error of the HTTP client. Logged here, without the address: a path or query may hold a key.
-pub(super) fn transport(error: reqwest::Error, request_id: &str) -> Fault {
-    let fault = transport_kind(&error);
-    let error = error.without_url();
-    tracing::warn!(request_id, cause = %Chain(&error), "the upstream could not be asked");
-    fault
+/// A request that got no answer. Logged here: none of the causes holds the address.
+pub(super) fn sending(error: &SendError, request_id: &str) -> Fault {
+    tracing::warn!(request_id, cause = %Chain(error), "the upstream could not be asked");
+    match error {
+        SendError::Refused(refused) => (*refused).into(),
+        SendError::Unreachable(_) => unreachable(),
+        SendError::Broken(_) => broken(),
+    }
 }
 
-/// The same without the log line.
-pub(super) fn transport_kind(error: &reqwest::Error) -> Fault {
+/// An error of the client that rmcp is given.
+pub(super) fn transport(error: &reqwest::Error) -> Fault {
     match egress::refusal_in(error) {
         Some(refused) => refused.into(),
         None if error.is_connect() || error.is_builder() => unreachable(),

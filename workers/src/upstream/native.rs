@@ -23,12 +23,12 @@ use self::{
     exchange::{Exchange, Failure, MAX_RESULT_BYTES, METHOD, NAME},
 };
 use super::{CallRequest, failure, listing::Listing, parameters, within};
-use crate::egress::Egress;
+use crate::egress::{Egress, Target};
 
 /// A server that was found, and how to find it again.
 pub(super) struct Native {
     egress: Egress,
-    endpoint: Url,
+    endpoint: Target,
     credential: Credential,
     link: ArcSwap<Link>,
     // One at a time looks for a server that has changed; the others wait and use what it found.
@@ -45,10 +45,11 @@ impl Native {
     /// Finds the server: guard, era, version, session.
     pub(super) async fn connect(egress: &Egress, endpoint: &Url, credential: &Credential) -> Result<Self, Failed> {
         egress.check(endpoint).map_err(Fault::from)?;
+        let target = Target::of(endpoint).map_err(Fault::from)?;
         let link = Link::open(egress, endpoint, credential).await?;
         Ok(Self {
             egress: egress.clone(),
-            endpoint: endpoint.clone(),
+            endpoint: target,
             credential: credential.clone(),
             link: ArcSwap::from_pointee(link),
             renewing: Mutex::new(()),
@@ -140,7 +141,7 @@ impl Native {
             return Ok(current);
         }
         tracing::info!(request_id, "the upstream does not know us any more, connecting anew");
-        let opened = Link::open(&self.egress, &self.endpoint, &self.credential).await;
+        let opened = Link::open(&self.egress, self.endpoint.url(), &self.credential).await;
         let fresh = Arc::new(opened.map_err(|failed| failed.fault)?);
         self.link.store(Arc::clone(&fresh));
         Ok(fresh)

@@ -40,10 +40,11 @@ struct ServiceError<'a> {
 /// The body of an answer that is one document; the fault, if it is an error.
 pub(super) async fn whole(response: Response) -> Result<Bytes, Fault> {
     let status = response.status();
-    let body = read_capped(response, MAX_BYTES).await.map_err(|error| match error {
-        BodyError::TooLarge { .. } => failure::too_large(),
-        BodyError::Broken(_) => failure::broken(),
-    })?;
+    let body =
+        read_capped(http::Response::from(response).into_body(), MAX_BYTES).await.map_err(|error| match error {
+            BodyError::TooLarge { .. } => failure::too_large(),
+            BodyError::Broken(_) => failure::broken(),
+        })?;
     if status.is_success() {
         return Ok(body);
     }

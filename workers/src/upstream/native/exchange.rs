@@ -4,10 +4,9 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header::CONTENT_TYPE};
-use reqwest::{Request, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header::CONTENT_TYPE};
+use hyper::body::Incoming;
 use shared::{Fault, json::Raw};
-use url::Url;
 
 use super::{
     era::Link,
@@ -15,7 +14,7 @@ use super::{
     sse::{Ended, Events},
 };
 use crate::{
-    egress::{BodyError, Egress, read_capped},
+    egress::{BodyError, Egress, Target, read_capped},
     upstream::failure::{self, HEADER_MISMATCH, RpcError, UNSUPPORTED_VERSION},
 };
 
@@ -72,7 +71,7 @@ impl From<Fault> for Failure {
 /// Where requests go, and what an answer to them is held to.
 pub(super) struct Exchange<'a> {
     pub(super) egress: &'a Egress,
-    pub(super) endpoint: &'a Url,
+    pub(super) endpoint: &'a Target,
     pub(super) link: &'a Arc<Link>,
     pub(super) request_id: &'a str,
     pub(super) max_bytes: usize,
@@ -106,7 +105,9 @@ impl Exchange<'_> {
         let result = match (response.status(), kind) {
             (status, kind) if !status.is_success() => return Err(self.refusal(status, kind, response, id).await),
             (StatusCode::OK, Kind::Json) => self.single(response, id).await?,
-            (StatusCode::OK, Kind::Events) => Box::pin(self.streamed(Events::of(response), id, progress)).await?,
+            (StatusCode::OK, Kind::Events) => {
+                Box::pin(self.streamed(Events::of(response.into_body()), id, progress)).await?
+            }
             _ => return Err(failure::garbage("is not MCP").into()),
         };
         if result.len() > self.max_bytes {
@@ -115,19 +116,15 @@ impl Exchange<'_> {
         Ok(result)
     }
 
-    async fn send(&self, method: Method, headers: HeaderMap, body: Vec<u8>) -> Result<Response, Fault> {
-        let mut request = Request::new(method, self.endpoint.clone());
-        *request.headers_mut() = headers;
-        if !body.is_empty() {
-            *request.body_mut() = Some(body.into());
-        }
-        let sent = self.egress.client().execute(request).await;
-        sent.map_err(|error| failure::transport(error, self.request_id))
+    async fn send(&self, method: Method, headers: HeaderMap, body: Vec<u8>) -> Result<Response<Incoming>, Fault> {
+        let sent = self.egress.send(self.endpoint, method, headers, body.into()).await;
+        sent.map_err(|error| failure::sending(&error, self.request_id))
     }
 
-    async fn single(&self, response: Response, id: u64) -> Result<Bytes, Failure> {
+    async fn single(&self, response: Response<Incoming>, id: u64) -> Result<Bytes, Failure> {
         // The envelope around the result is small; the result itself is measured exactly later.
-        let body = read_capped(response, self.max_bytes + MAX_ERROR_BYTES).await.map_err(|error| self.body(&error))?;
+        let body = read_capped(response.into_body(), self.max_bytes + MAX_ERROR_BYTES).await;
+        let body = body.map_err(|error| self.body(&error))?;
         match message::read(&body, id) {
             Some(Message::Result(result)) => Ok(result),
             Some(Message::Error(error)) => Err(self.error(StatusCode::OK, error)),
@@ -187,12 +184,12 @@ impl Exchange<'_> {
         if response.status() != StatusCode::OK || Kind::of(response.headers()) != Kind::Events {
             return Err(failure::broken());
         }
-        let mut again = Events::of(response);
+        let mut again = Events::of(response.into_body());
         (again.last_id, again.retry) = (events.last_id, events.retry);
         Ok(again)
     }
 
-    async fn refusal(&self, status: StatusCode, kind: Kind, response: Response, id: u64) -> Failure {
+    async fn refusal(&self, status: StatusCode, kind: Kind, response: Response<Incoming>, id: u64) -> Failure {
         tracing::debug!(request_id = self.request_id, status = status.as_u16(), "the upstream refused a request");
         if status == StatusCode::UNAUTHORIZED {
             return failure::credential_refused().into();
@@ -200,7 +197,7 @@ impl Exchange<'_> {
         let lost_session = status == StatusCode::NOT_FOUND && self.link.has_session();
         if kind == Kind::Json
             && !lost_session
-            && let Ok(body) = read_capped(response, MAX_ERROR_BYTES).await
+            && let Ok(body) = read_capped(response.into_body(), MAX_ERROR_BYTES).await
             && let Some(Message::Error(error)) = message::read(&body, id)
         {
             return self.error(status, error);
@@ -234,19 +231,15 @@ impl Exchange<'_> {
 
     /// Sends a message that nobody waits for.
     fn post_aside(&self, body: Vec<u8>) {
-        let mut request = Request::new(Method::POST, self.endpoint.clone());
-        *request.headers_mut() = self.link.headers.clone();
-        *request.body_mut() = Some(body.into());
-        *request.timeout_mut() = Some(COURTESY);
         // Without a runtime the process is ending, and the server notices that by itself.
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let sent = self.egress.client().execute(request);
-            runtime.spawn(async move {
-                if sent.await.is_err() {
-                    tracing::debug!("a message to an upstream was lost");
-                }
-            });
-        }
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let (egress, endpoint, headers) = (self.egress.clone(), self.endpoint.clone(), self.link.headers.clone());
+        runtime.spawn(async move {
+            let sent = egress.send(&endpoint, Method::POST, headers, body.into());
+            if !matches!(tokio::time::timeout(COURTESY, sent).await, Ok(Ok(_))) {
+                tracing::debug!("a message to an upstream was lost");
+            }
+        });
     }
 }
 

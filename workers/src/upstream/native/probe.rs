@@ -88,7 +88,7 @@ impl Seen {
 /// What an error of the transport means. Its text may quote the server, so it goes nowhere.
 fn classified(error: &StreamableHttpError<reqwest::Error>) -> (Fault, bool, Stage) {
     match error {
-        StreamableHttpError::Client(error) => (failure::transport_kind(error), true, Stage::Http),
+        StreamableHttpError::Client(error) => (failure::transport(error), true, Stage::Http),
         StreamableHttpError::AuthRequired(_) => (failure::credential_refused(), true, Stage::Auth),
         StreamableHttpError::InsufficientScope(_) => (failure::status(StatusCode::FORBIDDEN), true, Stage::Auth),
         StreamableHttpError::HttpStatus(error) => {

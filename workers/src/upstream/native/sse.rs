@@ -5,7 +5,8 @@ use std::{pin::Pin, time::Duration};
 
 use bytes::Bytes;
 use futures::{FutureExt as _, Stream, StreamExt as _};
-use reqwest::Response;
+use http_body_util::BodyDataStream;
+use hyper::body::Incoming;
 use sse_stream::SseByteStream;
 
 /// The most that one stream may bring, progress and answer together, in bytes.
@@ -46,10 +47,10 @@ impl std::fmt::Debug for Events {
 }
 
 impl Events {
-    /// Reads a response of type `text/event-stream`.
-    pub(super) fn of(response: Response) -> Self {
+    /// Reads the body of a response of type `text/event-stream`.
+    pub(super) fn of(body: Incoming) -> Self {
         let mut room = MAX_STREAM_BYTES;
-        let chunks = response.bytes_stream().map(move |chunk| {
+        let chunks = BodyDataStream::new(body).map(move |chunk| {
             let chunk = chunk.map_err(|_| Ended::Broken)?;
             room = room.checked_sub(chunk.len()).ok_or(Ended::TooLarge)?;
             Ok(chunk)

@@ -52,7 +52,8 @@ async fn the_era_is_probed_once_and_calls_share_a_connection() {
         call(&client, "t", "{}").await.unwrap();
     }
     assert_eq!((server.asked_for("server/discover").len(), server.asked().len()), (1, 21));
-    assert_eq!(server.connections(), 1);
+    // One that rmcp found it by, and one for all calls.
+    assert_eq!(server.connections(), 2);
 }
 
 #[tokio::test]
