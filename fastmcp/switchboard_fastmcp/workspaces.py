@@ -60,10 +60,7 @@ class Workspaces:
         """The workspace of this name, empty unless somebody is in it already. Give it back with `leave`.
 
         `kept`: only if it is one that is kept, since another would be empty."""
-        if name not in self._used:
-            await self._user_id_is_free()
-        while (leaving := self._leaving.get(name)) is not None:
-            await asyncio.shield(leaving)
+        await self._ready(name, kept)
         workspace = self._used.get(name)
         if kept and (workspace is None or not workspace.kept):
             raise Failure("lost", "the workspace is not here")
@@ -85,14 +82,21 @@ class Workspaces:
         """It goes with its last client from now on, of which the keeper still counts as one."""
         self._used[name].kept = False
 
-    async def _user_id_is_free(self) -> None:
-        """Wait for those that workspaces are just giving back before another is made to; there may be none."""
-        if self._free is None:
-            return
-        while not self._free and self._leaving:
-            await asyncio.wait(self._leaving.values(), return_when=asyncio.FIRST_COMPLETED)
-        if not self._free and self.make_room:
-            await self.make_room()
+    async def _ready(self, name: str, kept: bool) -> None:
+        """Wait until what has this name is removed and a user id is free, if one is about to be."""
+        has_made_room = False
+        while True:
+            if (leaving := self._leaving.get(name)) is not None:
+                await asyncio.shield(leaving)
+            elif kept or name in self._used or self._free is None or self._free:
+                return
+            elif self._leaving:
+                await asyncio.wait(self._leaving.values(), return_when=asyncio.FIRST_COMPLETED)
+            elif has_made_room or self.make_room is None:
+                return
+            else:
+                has_made_room = True
+                await self.make_room()
 
     def _make(self, name: str) -> Workspace:
         if self._free is not None and not self._free:

@@ -36,7 +36,7 @@ pub use client::{BodyError, read_capped};
 pub use config::EgressConfig;
 pub use names::{Names, SystemNames};
 pub use refused::{Refused, refusal_in};
-pub use sender::{SendError, Target};
+pub use sender::{Destination, SendError};
 
 use config::{Rules, normal_name};
 
@@ -90,12 +90,12 @@ impl Egress {
     /// sections 15.4.8 and 15.4.9) to the same origin.
     pub async fn send(
         &self,
-        target: &Target,
+        to: &Destination,
         method: Method,
         headers: HeaderMap,
         body: Bytes,
     ) -> Result<Response<Incoming>, SendError> {
-        self.sender.send(target, method, headers, body).await
+        self.sender.send(to, method, headers, body).await
     }
 
     /// The same as a client of reqwest, for libraries that ask for one.

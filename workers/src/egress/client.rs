@@ -22,6 +22,12 @@ pub(super) const IDLE_LIMIT: Duration = Duration::from_secs(90);
 pub(super) const IDLE_CONNECTIONS_PER_HOST: usize = 64;
 /// How long a connection may be silent before the other side is asked whether it is there.
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// How often it is asked then, and how long each time is waited for its word.
+pub(super) const KEEP_ALIVE_TRIES: u32 = 3;
+pub(super) const KEEP_ALIVE_BETWEEN: Duration = Duration::from_secs(15);
+/// How long what was sent may stay unconfirmed: a connection that a firewall forgot is given up.
+#[cfg(target_os = "linux")]
+pub(super) const UNCONFIRMED_LIMIT: Duration = Duration::from_secs(30);
 /// Redirects followed for one request.
 pub(super) const MAX_REDIRECTS: usize = 3;
 /// Largest header list of an HTTP/2 answer, in bytes.
@@ -45,14 +51,18 @@ pub(super) fn guarded(guard: &Guard, redirects: Policy) -> anyhow::Result<Client
         .pool_max_idle_per_host(IDLE_CONNECTIONS_PER_HOST)
         .tcp_nodelay(true)
         .tcp_keepalive(KEEP_ALIVE)
+        .tcp_keepalive_interval(KEEP_ALIVE_BETWEEN)
+        .tcp_keepalive_retries(KEEP_ALIVE_TRIES)
+        // HTTP/1.1: hyper's own 100 header fields; any other number costs an allocation per answer.
         .http2_max_header_list_size(MAX_HEADER_LIST_BYTES)
         // What an upstream answers is not unpacked: 1 MiB of gzip can be 1 GiB of text.
         .no_gzip()
         .no_brotli()
         .no_deflate()
-        .no_zstd()
-        .build()?;
-    Ok(client)
+        .no_zstd();
+    #[cfg(target_os = "linux")]
+    let client = client.tcp_user_timeout(UNCONFIRMED_LIMIT);
+    Ok(client.build()?)
 }
 
 /// Judges the URL of every new connection. reqwest asks its proxy rule, and nothing else of ours,

@@ -26,14 +26,19 @@ pub async fn connect(judged: &[SocketAddr]) -> Result<TcpStream, Unreached> {
     })
 }
 
-/// Greets by TLS, with the certificates that calls trust too.
-pub async fn greet(host: &str, stream: TcpStream) -> Result<(), Unreached> {
+/// TLS with the certificates that the platform trusts. Fails where the machine has none.
+pub(super) fn tls() -> Result<ClientConfig, rustls::Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .and_then(rustls::ConfigBuilder::with_platform_verifier)
-        .map_err(|_| Unreached("This deployment has no certificates to trust."))?
+        .with_safe_default_protocol_versions()?
+        .with_platform_verifier()?
         .with_no_client_auth();
+    Ok(config)
+}
+
+/// Greets by TLS, with the certificates that calls trust too.
+pub async fn greet(host: &str, stream: TcpStream) -> Result<(), Unreached> {
+    let config = tls().map_err(|_| Unreached("This deployment has no certificates to trust."))?;
     let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
     let name = ServerName::try_from(bare).map_err(|_| Unreached("The host's name is in no certificate."))?;
     let greeting = TlsConnector::from(Arc::new(config)).connect(name, stream);

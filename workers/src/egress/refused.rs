@@ -102,12 +102,7 @@ impl From<Refused> for Fault {
 }
 
 /// The refusal behind a failed request, if the guard was what failed it.
-pub fn refusal_in(error: &reqwest::Error) -> Option<Refused> {
-    refusal_behind(error)
-}
-
-/// The refusal among an error's causes.
-pub(super) fn refusal_behind(error: &(dyn Error + 'static)) -> Option<Refused> {
+pub fn refusal_in(error: &(dyn Error + 'static)) -> Option<Refused> {
     std::iter::successors(Some(error), |&error| error.source()).find_map(|cause| cause.downcast_ref().copied())
 }
 

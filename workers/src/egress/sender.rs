@@ -1,15 +1,16 @@
 //! Requests of our own, on their way to a tenant's server: hyper's pooled client behind the guard,
 //! with nothing between. What a client library adds to each request (its own reading of the address,
-//! rules for proxies, layers for redirects and repetitions) took an eighth of a worker.
+//! rules for proxies, layers for redirects and repetitions) took an eighth of a worker
+//! (docs/performance.md).
 
 use std::{
     error::Error,
-    pin::Pin,
-    sync::Arc,
+    fmt,
     task::{Context, Poll},
 };
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header::LOCATION};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -21,8 +22,6 @@ use hyper_util::{
     },
     rt::{TokioExecutor, TokioIo, TokioTimer},
 };
-use rustls::ClientConfig;
-use rustls_platform_verifier::BuilderVerifierExt as _;
 use tokio::net::TcpStream;
 use tower_service::Service;
 use url::Url;
@@ -30,20 +29,30 @@ use url::Url;
 use super::{
     BoxError, Guard, Refused,
     client::{
-        CONNECT_LIMIT, IDLE_CONNECTIONS_PER_HOST, IDLE_LIMIT, KEEP_ALIVE, MAX_HEADER_LIST_BYTES, MAX_REDIRECTS,
-        judge_step,
+        CONNECT_LIMIT, IDLE_CONNECTIONS_PER_HOST, IDLE_LIMIT, KEEP_ALIVE, KEEP_ALIVE_BETWEEN, KEEP_ALIVE_TRIES,
+        MAX_HEADER_LIST_BYTES, MAX_REDIRECTS, judge_step,
     },
-    refused::refusal_behind,
+    reach, refusal_in,
 };
 
+#[cfg(test)]
+mod tests;
+
 /// An address in the two forms that requests need.
-#[derive(Clone, Debug)]
-pub struct Target {
+#[derive(Clone)]
+pub struct Destination {
     url: Url,
     uri: Uri,
 }
 
-impl Target {
+impl fmt::Debug for Destination {
+    /// Without path and query, which may hold a key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Destination").field(&self.uri.authority()).finish()
+    }
+}
+
+impl Destination {
     /// Fails where the address is none that HTTP can carry.
     pub fn of(url: &Url) -> Result<Self, Refused> {
         let uri = url.as_str().parse().map_err(|_| Refused::Host)?;
@@ -72,7 +81,7 @@ pub enum SendError {
 
 impl From<legacy::Error> for SendError {
     fn from(error: legacy::Error) -> Self {
-        match refusal_behind(&error) {
+        match refusal_in(&error) {
             Some(refused) => Self::Refused(refused),
             None if error.is_connect() => Self::Unreachable(error),
             None => Self::Broken(error),
@@ -91,15 +100,15 @@ impl Sender {
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_keepalive(Some(KEEP_ALIVE));
+        tcp.set_keepalive_interval(Some(KEEP_ALIVE_BETWEEN));
+        tcp.set_keepalive_retries(Some(KEEP_ALIVE_TRIES));
+        #[cfg(target_os = "linux")]
+        tcp.set_tcp_user_timeout(Some(super::client::UNCONFIRMED_LIMIT));
         // Of several addresses each gets its share of the time.
         tcp.set_connect_timeout(Some(CONNECT_LIMIT));
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_platform_verifier()?
-            .with_no_client_auth();
-        let inner =
-            HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_all_versions().wrap_connector(tcp);
+        let tls = HttpsConnectorBuilder::new().with_tls_config(reach::tls()?);
+        let tls = if guard.allow_http { tls.https_or_http() } else { tls.https_only() };
+        let inner = tls.enable_all_versions().wrap_connector(tcp);
         let client = Client::builder(TokioExecutor::new())
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
@@ -113,29 +122,29 @@ impl Sender {
     /// Sends a request and follows redirects as [`super::Egress::send`] says.
     pub(super) async fn send(
         &self,
-        target: &Target,
+        to: &Destination,
         method: Method,
         headers: HeaderMap,
         body: Bytes,
     ) -> Result<Response<Incoming>, SendError> {
-        let mut redirected: Option<Target> = None;
+        let mut redirected: Option<Destination> = None;
         let mut followed = 0;
         loop {
-            let target = redirected.as_ref().unwrap_or(target);
-            let response = self.once(target, &method, &headers, &body).await?;
-            let Some(to) = location(&response, target) else { return Ok(response) };
-            judge_step(response.status(), &target.url, &to)?;
+            let to = redirected.as_ref().unwrap_or(to);
+            let response = self.once(to, &method, &headers, &body).await?;
+            let Some(next) = location(&response, to) else { return Ok(response) };
+            judge_step(response.status(), &to.url, &next)?;
             if followed == MAX_REDIRECTS {
                 return Err(Refused::RedirectLoop.into());
             }
             followed += 1;
-            redirected = Some(Target::of(&to)?);
+            redirected = Some(Destination::of(&next)?);
         }
     }
 
     async fn once(
         &self,
-        target: &Target,
+        to: &Destination,
         method: &Method,
         headers: &HeaderMap,
         body: &Bytes,
@@ -143,11 +152,12 @@ impl Sender {
         let request = || {
             let mut request = Request::new(Full::new(body.clone()));
             *request.method_mut() = method.clone();
-            *request.uri_mut() = target.uri.clone();
+            *request.uri_mut() = to.uri.clone();
             *request.headers_mut() = headers.clone();
             request
         };
         match self.0.request(request()).await {
+            // Once: whoever wants more repetitions has them in the configuration.
             Err(error) if was_left_unread(&error) => Ok(self.0.request(request()).await?),
             outcome => Ok(outcome?),
         }
@@ -166,7 +176,7 @@ fn was_left_unread(error: &legacy::Error) -> bool {
 }
 
 /// Where an answer redirects to. A location that leads nowhere is none.
-fn location<B>(response: &Response<B>, from: &Target) -> Option<Url> {
+fn location<B>(response: &Response<B>, from: &Destination) -> Option<Url> {
     let redirects = matches!(
         response.status(),
         StatusCode::MOVED_PERMANENTLY
@@ -186,12 +196,10 @@ struct Door {
     inner: HttpsConnector<HttpConnector<Resolver>>,
 }
 
-type Boxed<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
-
 impl Service<Uri> for Door {
     type Response = MaybeHttpsStream<TokioIo<TcpStream>>;
     type Error = BoxError;
-    type Future = Boxed<Self::Response>;
+    type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.inner.poll_ready(context)
@@ -217,7 +225,7 @@ struct Resolver(Guard);
 impl Service<Name> for Resolver {
     type Response = std::vec::IntoIter<std::net::SocketAddr>;
     type Error = Refused;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Refused>> + Send>>;
+    type Future = BoxFuture<'static, Result<Self::Response, Refused>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Refused>> {
         Poll::Ready(Ok(()))

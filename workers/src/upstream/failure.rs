@@ -4,7 +4,7 @@
 //! An upstream's body is never echoed. The one exception is the `message` of a JSON-RPC error that
 //! answers a call, cut and made printable: it is what the server wanted its caller to read.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, error::Error, io};
 
 use http::StatusCode;
 use serde::Deserialize;
@@ -94,14 +94,23 @@ pub(super) fn status(status: StatusCode) -> Fault {
     Fault::new(Code::UpstreamFailed, message)
 }
 
-/// A request that got no answer. Logged here: none of the causes holds the address.
+/// A request that got no answer. Logged here: no cause holds a path or a query, and what a server put
+/// into one is cut.
 pub(super) fn sending(error: &SendError, request_id: &str) -> Fault {
-    tracing::warn!(request_id, cause = %Chain(error), "the upstream could not be asked");
+    tracing::warn!(request_id, cause = printable(&Chain(error).to_string()), "the upstream could not be asked");
     match error {
         SendError::Refused(refused) => (*refused).into(),
         SendError::Unreachable(_) => unreachable(),
+        SendError::Broken(cause) if is_silence(cause) => late(),
         SendError::Broken(_) => broken(),
     }
+}
+
+/// Whether the other side of a connection confirmed nothing for too long.
+fn is_silence(error: &(dyn Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |&error| error.source())
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|cause| cause.kind() == io::ErrorKind::TimedOut)
 }
 
 /// An error of the client that rmcp is given.
@@ -116,7 +125,7 @@ pub(super) fn transport(error: &reqwest::Error) -> Fault {
 }
 
 /// An error with its causes, in one line.
-struct Chain<'a>(&'a dyn std::error::Error);
+struct Chain<'a>(&'a dyn Error);
 
 impl std::fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

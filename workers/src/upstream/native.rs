@@ -23,12 +23,12 @@ use self::{
     exchange::{Exchange, Failure, MAX_RESULT_BYTES, METHOD, NAME},
 };
 use super::{CallRequest, failure, listing::Listing, parameters, within};
-use crate::egress::{Egress, Target};
+use crate::egress::{Destination, Egress};
 
 /// A server that was found, and how to find it again.
 pub(super) struct Native {
     egress: Egress,
-    endpoint: Target,
+    endpoint: Destination,
     credential: Credential,
     link: ArcSwap<Link>,
     // One at a time looks for a server that has changed; the others wait and use what it found.
@@ -45,11 +45,11 @@ impl Native {
     /// Finds the server: guard, era, version, session.
     pub(super) async fn connect(egress: &Egress, endpoint: &Url, credential: &Credential) -> Result<Self, Failed> {
         egress.check(endpoint).map_err(Fault::from)?;
-        let target = Target::of(endpoint).map_err(Fault::from)?;
+        let destination = Destination::of(endpoint).map_err(Fault::from)?;
         let link = Link::open(egress, endpoint, credential).await?;
         Ok(Self {
             egress: egress.clone(),
-            endpoint: target,
+            endpoint: destination,
             credential: credential.clone(),
             link: ArcSwap::from_pointee(link),
             renewing: Mutex::new(()),

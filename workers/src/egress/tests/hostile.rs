@@ -1,5 +1,5 @@
 //! Addresses that a tenant may try, with the reason for which each is refused. The same table goes
-//! through `check`, through the client without `check`, and through the proxy.
+//! through `check`, through both clients without `check`, and through the proxy.
 
 use crate::egress::Refused;
 

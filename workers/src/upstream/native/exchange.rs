@@ -14,7 +14,7 @@ use super::{
     sse::{Ended, Events},
 };
 use crate::{
-    egress::{BodyError, Egress, Target, read_capped},
+    egress::{BodyError, Destination, Egress, read_capped},
     upstream::failure::{self, HEADER_MISMATCH, RpcError, UNSUPPORTED_VERSION},
 };
 
@@ -71,7 +71,7 @@ impl From<Fault> for Failure {
 /// Where requests go, and what an answer to them is held to.
 pub(super) struct Exchange<'a> {
     pub(super) egress: &'a Egress,
-    pub(super) endpoint: &'a Target,
+    pub(super) endpoint: &'a Destination,
     pub(super) link: &'a Arc<Link>,
     pub(super) request_id: &'a str,
     pub(super) max_bytes: usize,
