@@ -1,10 +1,10 @@
 //! The main job: a tool call from HTTP through the queue to a real server and back.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use serde_json::json;
 
-use crate::world::System;
+use crate::world::{PATIENCE, System};
 
 pub(crate) async fn a_tool_is_called_through_the_whole_road(system: Arc<System>) {
     let tenant = system.organization().await;
@@ -72,10 +72,23 @@ pub(crate) async fn the_request_id_travels_from_http_to_the_worker(system: Arc<S
     assert_eq!(answer.status, 200, "{}", answer.text);
     assert_eq!(answer.headers["x-request-id"], id.as_str());
     for process in ["gateway-1", "tool-1", "fastmcp"] {
-        let log = std::fs::read_to_string(system.log_dir.join(format!("{process}.log"))).expect("a log");
-        let line =
-            log.lines().find(|line| line.contains(&id)).unwrap_or_else(|| panic!("{process} does not name {id}"));
-        let line: serde_json::Value = serde_json::from_str(line).expect("a JSON line");
-        assert_eq!(line["request_id"], id.as_str(), "{process}");
+        assert_eq!(logged(&system, process, &id).await["request_id"], id.as_str(), "{process}");
     }
+}
+
+/// The first line of a process that contains these words. Lines leave a process some moments after they are said.
+async fn logged(system: &System, process: &str, words: &str) -> serde_json::Value {
+    let path = system.log_dir.join(format!("{process}.log"));
+    let line = async {
+        loop {
+            let log = std::fs::read_to_string(&path).expect("a log");
+            // Of a line that is still being written only a part may be there.
+            let whole = log.rsplit_once('\n').map_or("", |(whole, _)| whole);
+            if let Some(line) = whole.lines().find(|line| line.contains(words)) {
+                return serde_json::from_str(line).expect("a JSON line");
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, line).await.unwrap_or_else(|_| panic!("{process} does not say {words}"))
 }
