@@ -140,6 +140,7 @@ fn main() -> ExitCode {
             what_the_server_said_to_a_secret_is_shown_and_is_no_change,
             a_denied_tool_is_neither_listed_nor_pinned_nor_called,
             a_disabled_server_is_not_asked_until_it_is_enabled,
+            no_call_is_refused_by_what_a_worker_kept,
             a_member_has_room_for_so_many_servers_and_no_more,
             lists_are_filtered_by_scope_transport_and_state,
             only_a_call_that_may_be_repeated_is_sent_again,

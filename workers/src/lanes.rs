@@ -83,7 +83,7 @@ impl Controller {
         let limits = self.limits_of(organization);
         match self.administration.lane(organization).await? {
             Some(lane) if limits.deleted && lane.is_empty() => {
-                self.administration.close_lane_if(organization, LaneState::is_empty).await.map(drop)
+                self.administration.close_lane_if(organization, &limits, LaneState::is_empty).await.map(drop)
             }
             Some(lane) if !lane.obeys(&limits) => self.administration.limit_lane(&lane, &limits).await,
             _ => Ok(()),
@@ -94,10 +94,9 @@ impl Controller {
     pub async fn close_if_abandoned(&self, organization: OrganizationId) -> Result<bool, Fault> {
         let lock = self.locks.of(organization);
         let _alone = lock.lock().await;
-        if self.limits_of(organization).deleted {
-            return self.administration.close_lane_if(organization, LaneState::is_empty).await;
-        }
-        self.administration.close_lane_if(organization, LaneState::is_abandoned).await
+        let limits = self.limits_of(organization);
+        let may = if limits.deleted { LaneState::is_empty } else { LaneState::is_abandoned };
+        self.administration.close_lane_if(organization, &limits, may).await
     }
 
     /// True when the lane can go, as far as it was seen.

@@ -75,6 +75,30 @@ pub(crate) async fn a_disabled_server_is_not_asked_until_it_is_enabled(system: A
     }
 }
 
+/// News of a change travel by another road than calls and may come later: here, where the database is changed
+/// behind everybody's back, they never come. Nobody is refused by what a worker kept from before.
+pub(crate) async fn no_call_is_refused_by_what_a_worker_kept(system: Arc<System>) {
+    let tenant = system.organization().await;
+    let database = system.database("superuser").await;
+    for (name, off, on) in [
+        ("off", json!({ "enabled": false }), "UPDATE mcp_configurations SET enabled = true WHERE id::text = $1"),
+        (
+            "denied",
+            json!({ "tools": { "deny": ["*"] } }),
+            "UPDATE mcp_configurations SET tools_deny = '{}' WHERE id::text = $1",
+        ),
+    ] {
+        let id = tenant.register(name, &system.demo_url, off).await;
+        for _ in 0..2 {
+            let refused = tenant.call(name, "echo", json!({ "text": "x" })).await;
+            assert!([404, 409].contains(&refused.status.as_u16()), "{name}: {}", refused.text);
+        }
+        sqlx::query(on).bind(&id).execute(&database).await.expect("the change");
+        let called = tenant.call(name, "echo", json!({ "text": "x" })).await;
+        assert_eq!(called.status, 200, "{name}: {}", called.text);
+    }
+}
+
 pub(crate) async fn lists_are_filtered_by_scope_transport_and_state(system: Arc<System>) {
     let tenant = system.organization().await;
     tenant.register("off", &system.demo_url, json!({ "enabled": false })).await;

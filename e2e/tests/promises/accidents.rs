@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::FutureExt as _;
 use libtest_mimic::Trial;
 use reqwest::Method;
 use serde_json::json;
@@ -84,6 +85,8 @@ pub(super) fn of_calls_and_sessions(world: &Breakable) -> Vec<Trial> {
         }
         lanes {
             a_lane_removed_between_a_publish_and_its_delivery_loses_nothing,
+            a_lane_that_stays_after_all_obeys_its_limits_as_before,
+            a_call_published_while_its_lane_is_being_closed_runs_once,
         }
         members {
             a_removed_member_stays_refused_through_restarts_of_nats_and_gateways,
@@ -122,6 +125,8 @@ pub(super) fn of_files(world: &Breakable) -> Vec<Trial> {
 
 async fn put_in_order(system: &System) {
     let stack = system.stack().await;
+    let death = stack.death().now_or_never();
+    assert!(death.is_none(), "a process ended that nobody stopped: {death:?}");
     for name in ["postgres", "nats"].into_iter().chain(SERVING) {
         if stack.thaw(name).is_err() {
             stack.restart(name).await.expect("the process starts");

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    accidents::ran_at_most_once_before_its_answer,
+    accidents::{ran_at_most_once_before_its_answer, until},
     full,
     limits::peak,
     load::{Ask, Ended, Site, all_done, at_once, by_code},
@@ -84,15 +84,20 @@ pub(crate) async fn a_frozen_worker_does_nothing_for_slots_given_away(system: Ar
         system.recorder.forget(&site.key);
     }
     let once = at_once(std::slice::from_ref(&site), HELD.into(), ask(Kind::Once, 3_000));
-    let read = at_once(std::slice::from_ref(&reading), HELD.into(), ask(Kind::Read, 3_000));
+    // They end at the upstream before their slots are given away, run again then, and still do after the thaw.
+    let read = at_once(std::slice::from_ref(&reading), HELD.into(), ask(Kind::Read, 8_000));
     system.recorder.until_running(&site.key, HELD.into()).await;
     system.recorder.until_running(&reading.key, HELD.into()).await;
     let stack = system.stack().await;
+    let given_up_before = given_up(&system);
     stack.freeze("tool-1").expect("it runs");
     let frozen_at = Instant::now();
+    // A slot that the frozen worker released for another's run would be theirs.
+    let waiting = at_once(std::slice::from_ref(&reading), 2 * usize::from(HELD), ask(Kind::Read, 8_000));
     // Some of these reach the frozen worker's socket and no further.
     let behind = at_once(std::slice::from_ref(&site), 12, ask(Kind::Once, 200));
     tokio::time::sleep_until((frozen_at + ACK_WAIT + Duration::from_secs(3)).into()).await;
+    assert!(system.recorder.running(&reading.key) > 0, "nothing runs again: this shows nothing");
     stack.thaw("tool-1").expect("it runs");
     let thawed_at = Instant::now();
     let ended: Vec<Ended> = [once.join_all().await, behind.join_all().await].concat();
@@ -100,6 +105,7 @@ pub(crate) async fn a_frozen_worker_does_nothing_for_slots_given_away(system: Ar
         assert!(["done", "outcome_unknown"].contains(&call.code.as_str()), "{call:?}");
     }
     let read = read.join_all().await;
+    all_done(&waiting.join_all().await);
     // Whatever sat in the worker's memory or socket has had its chance once new calls went through both workers.
     all_done(&at_once(std::slice::from_ref(&site), 40, ask(Kind::Once, 20)).join_all().await);
     for call in &ended {
@@ -110,16 +116,24 @@ pub(crate) async fn a_frozen_worker_does_nothing_for_slots_given_away(system: Ar
         assert!(peak(&runs) <= usize::from(HELD), "{} at once, limit {HELD}", peak(&runs));
     }
     for call in &read {
+        assert!(["done", "outcome_unknown"].contains(&call.code.as_str()), "{call:?}");
         let runs: Vec<_> = system.recorder.runs(&reading.key).into_iter().filter(|run| run.id == call.id).collect();
         assert!(runs.iter().all(|run| run.began <= call.sent + call.took), "ran after its answer: {call:?} {runs:?}");
     }
-    let log = std::fs::read_to_string(system.log_dir.join("tool-1.log")).expect("a log");
-    let aborted = log.lines().filter(|line| line.contains("the slot was lost")).count();
+    let twice = read.iter().filter(|call| system.recorder.runs_of(&reading.key, &call.id) == 2).count();
+    assert!(twice > 0, "no call was given to another: this shows nothing");
+    until("the frozen worker gives up what it held", async || given_up(&system) > given_up_before).await;
+    let aborted = given_up(&system) - given_up_before;
     eprintln!(
-        "frozen: {:?} and {:?} of reading calls, thawed after {:.1?}, {aborted} calls given up by the thawed worker",
+        "frozen: {:?} and {:?} of reading calls ({twice} by two workers), thawed after {:.1?}, {aborted} calls given up by the thawed worker",
         by_code(&ended),
         by_code(&read),
         thawed_at - frozen_at,
     );
-    assert!(aborted > 0, "the frozen worker held nothing: this shows nothing");
+}
+
+/// Calls that the first tool worker says it gave up because their slots were another's.
+fn given_up(system: &System) -> usize {
+    let log = std::fs::read_to_string(system.log_dir.join("tool-1.log")).expect("a log");
+    log.lines().filter(|line| line.contains("the slot was lost")).count()
 }

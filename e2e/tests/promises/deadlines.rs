@@ -3,9 +3,13 @@
 
 use std::{sync::Arc, time::Duration};
 
+use reqwest::StatusCode;
 use serde_json::json;
 
-use super::load::{Ask, Ended, Site, all_done, at_once, by_code};
+use super::{
+    limits::peak,
+    load::{Ask, Ended, Site, all_done, at_once, by_code},
+};
 use crate::world::System;
 
 /// Answers shall come at the deadline and a quarter of a second; this is far from a busy machine's noise.
@@ -21,7 +25,7 @@ fn answered_on_time(ended: &Ended, deadline: Duration) {
 pub(crate) async fn a_call_that_expires_in_the_queue_never_touches_the_upstream(system: Arc<System>) {
     let site = Site::open(&system, 1).await;
     let only = std::slice::from_ref(&site);
-    let mut ahead = at_once(only, 1, Ask::of_ms(3_000));
+    let mut ahead = at_once(only, 1, Ask::of_ms(2_000));
     system.recorder.until_running(&site.key, 1).await;
     let deadline = Duration::from_secs(1);
     let expired = at_once(only, 10, Ask::of_ms(0).within_ms(1_000)).join_all().await;
@@ -66,6 +70,8 @@ pub(crate) async fn a_hanging_call_is_cut_at_its_deadline_and_its_slot_is_free(s
         cut.took,
         end.saturating_duration_since(cut.sent),
     );
+    assert!(end.saturating_duration_since(cut.sent) < Duration::from_millis(1_500) + ON_TIME, "closed too late");
+    assert!(peak(&runs) <= 1, "the slot was used again before the request was closed");
     assert!(handed_on < Duration::from_millis(1_500) + ON_TIME, "the slot was free only after {handed_on:?}");
 }
 
@@ -80,29 +86,35 @@ pub(super) fn bounded(options: &mut stack::Options) {
 pub(crate) async fn exactly_the_bound_is_accepted_and_the_rest_is_told_when_to_come_back(system: Arc<System>) {
     let site = Site::open(&system, 8).await;
     let only = std::slice::from_ref(&site);
-    // The gateway learns how long a full queue takes: about 2 s of 300 ms calls by 8.
-    all_done(&at_once(only, BOUND, Ask::of_ms(300)).join_all().await);
+    // The gateway learns how long a full queue takes: between 6 and 7 s, of calls of a second by 8.
+    all_done(&at_once(only, BOUND, Ask::of_ms(1_000)).join_all().await);
     // Nothing may leave the queue while it is filled.
     site.limit(json!({ "paused": true })).await;
     let lanes = super::limits::Lanes::open(&system).await;
     lanes.until(&site, "the pause", |lane| lane["paused"] == true).await;
-    let mut calls = at_once(only, 4 * BOUND, Ask::of_ms(300));
+    let mut calls = at_once(only, 4 * BOUND, Ask::of_ms(1_000));
     let mut refused = Vec::new();
     while refused.len() < 3 * BOUND {
         let ended = calls.join_next().await.expect("more answers").expect("a caller");
-        assert_eq!(ended.code, "throttled", "{ended:?}");
+        assert_eq!(
+            (ended.status, ended.code.as_str()),
+            (Some(StatusCode::TOO_MANY_REQUESTS), "throttled"),
+            "{ended:?}"
+        );
         refused.push(ended);
     }
     let slowest = refused.iter().map(|ended| ended.took).max().unwrap_or_default();
-    let wait = refused.iter().map(|ended| ended.retry_after.expect("Retry-After")).max().unwrap_or_default();
-    assert!(wait >= Duration::from_secs(1) && wait <= Duration::from_secs(10), "Retry-After {wait:?}");
+    // Half the time that calls take to come through; on a busy machine they take longer.
+    let waits = || refused.iter().map(|ended| ended.retry_after.expect("Retry-After"));
+    let (wait, shortest) = (waits().max().unwrap_or_default(), waits().min().unwrap_or_default());
+    assert!(shortest >= Duration::from_secs(2) && wait <= Duration::from_secs(6), "{shortest:?} to {wait:?}");
     for ended in &refused {
         assert_eq!(system.recorder.runs_of(&site.key, &ended.id), 0, "{} was refused and ran", ended.id);
     }
     site.limit(json!({ "paused": false })).await;
     lanes.until(&site, "the resume", |lane| lane["paused"] != true).await;
     tokio::time::sleep(wait).await;
-    let again = at_once(only, BOUND / 8, Ask::of_ms(0)).join_all().await;
+    let again = at_once(only, BOUND / 4, Ask::of_ms(0)).join_all().await;
     all_done(&again);
     let accepted = calls.join_all().await;
     assert_eq!(accepted.len(), BOUND, "{:?}", by_code(&accepted));

@@ -12,6 +12,9 @@ use super::{
 };
 use crate::world::System;
 
+/// A process that does not end when it is told to is killed after 20 s.
+const ENDED_BY_ITSELF: Duration = Duration::from_secs(15);
+
 /// Fails with the first few calls that were not done.
 #[track_caller]
 fn none_failed(failed: &[String]) {
@@ -38,6 +41,7 @@ pub(crate) async fn a_worker_that_is_told_to_stop_loses_no_call(system: Arc<Syst
     }
     let (done, failed) = load.end().await;
     none_failed(&failed);
+    assert!(exits.iter().all(|exit| *exit < ENDED_BY_ITSELF), "killed: {exits:?}");
     let runs: usize = sites.iter().map(|site| system.recorder.runs(&site.key).len()).sum();
     assert_eq!(runs, done, "every call ran once");
     eprintln!("worker drain: {done} calls over {} stops, exits after {exits:.1?}", exits.len());
@@ -60,6 +64,7 @@ pub(crate) async fn a_gateway_that_is_told_to_stop_loses_no_call(system: Arc<Sys
     }
     let (done, failed) = load.end().await;
     none_failed(&failed);
+    assert!(exits.iter().all(|exit| *exit < ENDED_BY_ITSELF), "killed: {exits:?}");
     eprintln!("gateway drain: {done} calls over {} stops, exits after {exits:.1?}", exits.len());
 }
 

@@ -39,6 +39,8 @@ pub(crate) struct Site {
 pub(crate) struct Ended {
     /// Its name, for the recorder.
     pub(crate) id: String,
+    /// The status; none when no HTTP answer came.
+    pub(crate) status: Option<StatusCode>,
     /// `done`, the problem's code, or `transport` when no HTTP answer came.
     pub(crate) code: String,
     /// When it was sent.
@@ -137,13 +139,14 @@ impl Site {
 }
 
 impl Ended {
-    fn now(id: String, code: &str, problem: String) -> Self {
-        Self { id, code: code.to_owned(), sent: Instant::now(), took: Duration::ZERO, problem, retry_after: None }
+    fn now(id: String, status: Option<StatusCode>, code: &str, problem: String) -> Self {
+        let (code, sent, took) = (code.to_owned(), Instant::now(), Duration::ZERO);
+        Self { id, status, code, sent, took, problem, retry_after: None }
     }
 
     fn transport(id: String, cause: &dyn std::error::Error) -> Self {
         let causes = std::iter::successors(Some(cause), |cause| cause.source()).map(ToString::to_string);
-        Self::now(id, "transport", causes.collect::<Vec<_>>().join(": "))
+        Self::now(id, None, "transport", causes.collect::<Vec<_>>().join(": "))
     }
 }
 
@@ -157,10 +160,10 @@ async fn read(response: reqwest::Response, id: String) -> Ended {
     let body: serde_json::Value = serde_json::from_str(&text).unwrap_or_else(|cause| panic!("{cause}: {text}"));
     if status != StatusCode::OK {
         let code = body["code"].as_str().unwrap_or_else(|| panic!("no problem document: {text}")).to_owned();
-        return Ended { retry_after: wait.map(Duration::from_secs), ..Ended::now(id, &code, text) };
+        return Ended { retry_after: wait.map(Duration::from_secs), ..Ended::now(id, Some(status), &code, text) };
     }
     assert_eq!(body["result"]["content"][0]["text"], id, "another call's answer: {text}");
-    Ended::now(id, "done", String::new())
+    Ended::now(id, Some(status), "done", String::new())
 }
 
 /// `count` calls at once, spread over the sites in turn.

@@ -22,6 +22,8 @@ pub(super) const HEALED_WITHIN: Duration = Duration::from_secs(15);
 const TIMEOUT_MS: u32 = 5_000;
 /// How long after its deadline a caller may be told, on a busy machine.
 const LATE: Duration = Duration::from_secs(2);
+/// What a command waits for a connection of the database (3 s), and more than a busy machine adds.
+const REFUSED_WITHIN: Duration = Duration::from_secs(6);
 
 /// Calls of 1 to 50 ms, as different as they can be without chance.
 pub(super) fn short(number: u64) -> Ask {
@@ -104,6 +106,7 @@ pub(crate) async fn without_postgresql_known_servers_are_called_and_the_trail_is
     let refused = site.tenant.admin.get("/api/v1/mcp/configurations").await;
     refused.problem(503, "unavailable");
     let refused_after = asked.elapsed();
+    assert!(refused_after < REFUSED_WITHIN, "refused only after {refused_after:?}");
     let body = json!({ "name": "new", "endpoint": system.demo_url });
     site.tenant.admin.post("/api/v1/mcp/configurations", &body).await.problem(503, "unavailable");
     let ended = load.await.expect("the callers");
@@ -137,6 +140,7 @@ pub(crate) async fn without_a_controller_open_lanes_go_on_and_new_ones_wait_for_
     let refused = stranger.call("demo", "echo", json!({ "text": "anybody?" })).await;
     refused.problem(503, "unavailable");
     let refused_after = asked.elapsed();
+    assert!(refused_after < REFUSED_WITHIN, "refused only after {refused_after:?}");
     let gateway = &stack.gateways()[0];
     until("the loss shows", async || !is_healthy(&system.http, gateway).await).await;
     assert!(is_ready(&system.http, gateway).await, "a lost pool takes no gateway out of the load balancer");

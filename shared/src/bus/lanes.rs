@@ -219,10 +219,11 @@ impl Administration {
 
     /// Removes a lane if it `may` go; answers whether it did. It stands still while it is looked at
     /// once more: a call that is published meanwhile waits in the stream, where the sweep finds it, and
-    /// is never given out twice.
+    /// is never given out twice. One that stays goes on, unless its `limits` have it stand still.
     pub async fn close_lane_if(
         &self,
         organization: OrganizationId,
+        limits: &Limits,
         may: impl Fn(&LaneState) -> bool + Send,
     ) -> Result<bool, Fault> {
         self.pause_lane(organization, PAUSE).await?;
@@ -230,7 +231,7 @@ impl Administration {
             Some(lane) if may(&lane) => self.remove_lane(organization).await.map(|()| true),
             _ => Ok(false),
         };
-        if !matches!(closed, Ok(true)) {
+        if !matches!(closed, Ok(true)) && !limits.paused {
             self.pause_lane(organization, RESUME).await?;
         }
         closed
