@@ -107,7 +107,7 @@ pub(crate) async fn exactly_the_bound_is_accepted_and_the_rest_is_told_when_to_c
     // Half the time that calls take to come through; on a busy machine they take longer.
     let waits = || refused.iter().map(|ended| ended.retry_after.expect("Retry-After"));
     let (wait, shortest) = (waits().max().unwrap_or_default(), waits().min().unwrap_or_default());
-    assert!(shortest >= Duration::from_secs(2) && wait <= Duration::from_secs(6), "{shortest:?} to {wait:?}");
+    assert!(shortest >= Duration::from_secs(2) && wait <= Duration::from_secs(10), "{shortest:?} to {wait:?}");
     for ended in &refused {
         assert_eq!(system.recorder.runs_of(&site.key, &ended.id), 0, "{} was refused and ran", ended.id);
     }
