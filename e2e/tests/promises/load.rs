@@ -91,7 +91,8 @@ impl Site {
         let admin = system.client(&system.token(id, &format!("{slug}-admin"), Role::Admin));
         let user = system.client(&system.token(id, &format!("{slug}-user"), Role::User));
         let tenant = Tenant { id, admin, user };
-        tenant.register(CONFIGURATION, &system.recorder.url(&slug), json!({})).await;
+        // Its own patience is no part of what is tried.
+        tenant.register(CONFIGURATION, &system.recorder.url(&slug), json!({ "timeout_ms": 300_000 })).await;
         let site = Arc::new(Self { tenant, key: slug, operator });
         let first = site.call(Ask::of_ms(0)).await;
         assert_eq!(first.code, "done", "{first:?}");
