@@ -14,10 +14,8 @@ use shared::{
     audit::{Event, Notes},
     bus::{Bus, Role, frame::Frame},
     command::Pool,
-    config,
     context::{Actor, Role as MemberRole},
     id::{CallId, OrganizationId},
-    secret::Secret,
 };
 
 use crate::world::{PATIENCE, System};
@@ -29,14 +27,7 @@ const ALL: &str =
 
 pub(crate) async fn answers_that_come_fast_share_messages_and_each_is_recorded(system: Arc<System>) {
     let tenant = system.organization().await;
-    let config = config::Nats {
-        url: system.nats_url.clone(),
-        user: None,
-        password: Some(Secret::new(system.nats_password("tool").to_owned())),
-        credentials: None,
-        root_certificates: None,
-    };
-    let bus = Bus::connect(&config, Role::Pool(Pool::Tool)).await.expect("NATS lets the role in");
+    let bus = Bus::connect(&system.nats_config("tool"), Role::Pool(Pool::Tool)).await.expect("NATS lets the role in");
     let gateway = system.nats("gateway").await;
     let mut heard = gateway.subscribe(format!("{INBOX}.*")).await.expect("a subscription");
     gateway.flush().await.expect("it stands");

@@ -17,6 +17,7 @@ mod calls;
 mod configurations;
 mod cors;
 mod earlier_mistakes;
+mod ends;
 mod faulty;
 mod files;
 mod fuzz;
@@ -215,6 +216,9 @@ fn main() -> ExitCode {
         answers {
             answers_that_come_fast_share_messages_and_each_is_recorded,
         }
+        ends {
+            a_subscription_that_ends_loses_nothing_where_little_comes,
+        }
         organizations {
             an_operator_creates_reads_changes_and_lists_organizations,
             the_bounds_that_are_promised_are_those_that_the_database_keeps,
@@ -391,6 +395,7 @@ fn main() -> ExitCode {
             a_queued_message_with_a_forged_reply_is_refused_and_acknowledged,
             undecodable_or_unknown_queued_messages_are_answered_and_acknowledged,
             a_message_no_role_could_have_sent_harms_nobody,
+            who_hears_lanes_can_make_no_delivery,
             a_pool_cannot_reach_another_pools_tables,
             a_pool_cannot_become_another_role,
             a_pool_cannot_create_or_weaken_anything,

@@ -28,7 +28,7 @@ pub(crate) use self::{
         a_direct_command_of_another_organization_is_refused, a_message_no_role_could_have_sent_harms_nobody,
         a_queued_message_with_a_forged_reply_is_refused_and_acknowledged,
         an_undecodable_or_unknown_command_is_answered_and_harms_nobody,
-        undecodable_or_unknown_queued_messages_are_answered_and_acknowledged,
+        undecodable_or_unknown_queued_messages_are_answered_and_acknowledged, who_hears_lanes_can_make_no_delivery,
     },
     functions::every_function_is_its_pools_alone,
     replies::{an_answer_carries_no_role_past_its_permissions, forged_news_are_not_believed_and_hide_no_genuine_ones},

@@ -20,6 +20,8 @@ use uuid::Uuid;
 
 use crate::{faulty::Faulty, promises::recorder::Recorder, servers::Servers};
 
+mod bus;
+
 /// No wait of a test is meant to come near this; only a hang does.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -177,22 +179,6 @@ impl System {
         if let Some(stack) = self.stack.write().await.take() {
             stack.stop().await;
         }
-    }
-
-    /// A NATS connection as a role's user, raw: for trying what the role must not do.
-    pub(crate) async fn nats(&self, role: &str) -> async_nats::Client {
-        let password = &self.nats_passwords.iter().find(|(name, _)| *name == role).expect("a role").1;
-        async_nats::ConnectOptions::new()
-            .user_and_password(role.to_owned(), password.clone())
-            .custom_inbox_prefix(format!("_INBOX_{role}"))
-            .connect(&self.nats_url)
-            .await
-            .expect("NATS lets the role in")
-    }
-
-    /// A role's password on the bus, for speaking its protocol by hand.
-    pub(crate) fn nats_password(&self, role: &str) -> &str {
-        &self.nats_passwords.iter().find(|(name, _)| *name == role).expect("a role").1
     }
 
     /// Where a pool's role, or `superuser`, connects to the database.

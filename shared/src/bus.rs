@@ -23,6 +23,7 @@ pub mod instances;
 pub mod intake;
 pub mod kv;
 pub mod lanes;
+mod link;
 mod outgoing;
 mod pace;
 pub mod pass;
@@ -165,9 +166,9 @@ impl Bus {
         self.0.connections.clone()
     }
 
-    fn link(&self) -> inflow::Link {
+    fn link(&self) -> link::Link {
         let Inner { client, connections, losses, .. } = &*self.0;
-        inflow::Link {
+        link::Link {
             client: client.clone(),
             connections: connections.clone(),
             losses: losses.clone(),

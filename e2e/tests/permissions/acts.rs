@@ -157,8 +157,10 @@ fn sending() -> Vec<Act> {
     }
     for pool in POOLS {
         acts.push(Act::publish(format!("cmd.{pool}.any.thing.{organization}"), &["gateway"]));
-        // Work comes from streams, never from a sender.
-        acts.push(Act::publish(format!("work.{pool}"), &[]));
+        // Work comes from streams, never from a sender: who hears lanes may only fill its own end there.
+        let fills: &[&'static str] = if pool == "tool" { &[LISTENER] } else { &[] };
+        acts.push(Act::publish(format!("work.{pool}"), fills));
+        acts.push(Act::publish(format!("cmd.{pool}.fill"), &["gateway", pool]));
         acts.push(Act::publish(format!("calls.{}.{pool}.{organization}", organization.partition()), &["gateway"]));
     }
     acts.push(Act::publish(format!("calls.{PARTITIONS}.tool.{organization}"), &[]));

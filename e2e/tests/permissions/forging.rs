@@ -7,7 +7,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use serde_json::{Value, json};
 use shared::{
     Code, Deadline, Fault,
-    bus::{frame::Frame, subject},
+    bus::{frame::Frame, lanes::lane_name, streams::calls, subject},
     command::{
         Page, Pool,
         configurations::{Configuration, List},
@@ -284,5 +284,25 @@ pub(crate) async fn a_message_no_role_could_have_sent_harms_nobody(system: Arc<S
     assert!(forger.heard().await.is_empty(), "nobody answers a forger");
     let gone = administrator.request(&format!("$JS.API.CONSUMER.DELETE.KV_INSTANCES.{name}"), &Value::Null).await;
     assert_eq!(gone["success"], true, "{gone}");
+    assert_eq!(victim.call("demo", "echo", json!({ "text": "after" })).await.status, 200);
+}
+
+pub(crate) async fn who_hears_lanes_can_make_no_delivery(system: Arc<System>) {
+    let victim = system.organization().await;
+    assert_eq!(victim.call("demo", "echo", json!({ "text": "before" })).await.status, 200);
+    let _turn = TURN.lock().await;
+    // Answers come where gateways hear.
+    let (mut forger, mut accomplice) = (Wire::connect(&system, "lanes").await, Wire::connect(&system, "gateway").await);
+    let (inbox, organization) = (accomplice.inbox.clone(), OrganizationId(victim.id));
+    let before = refusals(&system, "tool", "not_from_a_stream").await;
+    // A delivery names where it is acknowledged, and the server lets no client do that.
+    let acknowledgement = format!("$JS.ACK.{}.{}.1.1.1.1.0", calls(organization.partition()), lane_name(organization));
+    let envelope = Envelope::queued(organization, "tools.call", &inbox);
+    let headers: Vec<(&str, &str)> = envelope.0.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let refusal = forger.publish_with("work.tool", Some(&acknowledgement), &headers, &list()).await;
+    assert!(refusal.is_some_and(|refusal| refusal.contains("Permissions Violation for Publish with Reply")));
+    assert_eq!(forger.publish_with("work.tool", Some(&inbox), &headers, &list()).await, None);
+    eventually_refused(&system, "tool", "not_from_a_stream", before + 1).await;
+    assert!(accomplice.heard().await.is_empty(), "nobody answers a forger");
     assert_eq!(victim.call("demo", "echo", json!({ "text": "after" })).await.status, 200);
 }

@@ -12,9 +12,7 @@ use shared::{
         lanes::{LaneState, lane_name},
         state::Limits,
     },
-    config,
     id::OrganizationId,
-    secret::Secret,
 };
 use tokio::{
     runtime::Handle,
@@ -53,14 +51,7 @@ pub(crate) async fn a_lane_removed_between_a_publish_and_its_delivery_loses_noth
 
 /// What the controller acts on lanes with.
 async fn administration(system: &System) -> Administration {
-    let nats = config::Nats {
-        url: system.nats_url.clone(),
-        user: Some("jetstream".to_owned()),
-        password: Some(Secret::new(system.nats_password("jetstream").to_owned())),
-        credentials: None,
-        root_certificates: None,
-    };
-    Administration::connect(&nats).await.expect("NATS lets the administrator in")
+    Administration::connect(&system.nats_config("jetstream")).await.expect("NATS lets the administrator in")
 }
 
 pub(crate) async fn a_lane_that_stays_after_all_obeys_its_limits_as_before(system: Arc<System>) {

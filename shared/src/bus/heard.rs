@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::inflow::Link;
+use super::link::Link;
 
 const ASK_EVERY: Duration = Duration::from_secs(1);
 

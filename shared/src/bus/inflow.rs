@@ -1,60 +1,51 @@
 //! A subscription that can be ended without losing what is on its way. The client library forgets
 //! a subscription as soon as it asked the server to end it, and drops what the server had sent by
 //! then (measured with 1 ms between them: 55 messages in 40 drains). So the end is announced some
-//! messages ahead: the server stops exactly there, and the client keeps listening until then. Where
-//! too few come, it is announced anew for fewer, and only where none come it is cut.
+//! messages ahead: the server stops exactly there, and the client keeps listening until then. What
+//! does not come by itself we send to the group, as messages that say nothing; the server gives them
+//! to any member, and the others leave them unread.
 //!
 //! The server counts anew after a reconnect and the client library does not, so that the two would
 //! stop at different messages: a lost connection takes its subscription along, and a new one begins.
 
 use std::{collections::VecDeque, time::Duration};
 
-use async_nats::{Client, Message, RequestErrorKind, Subscriber};
+use async_nats::{Message, Subscriber, connection::State};
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, future::OptionFuture};
-use tokio::{sync::watch, time::Instant};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
+use super::link::Link;
 use crate::fault::Fault;
 
-/// How many messages ahead an end is announced, and again when they have not come. The first is more
-/// than can be on the wire to one subscription; after that the traffic is known to be slower.
-const AHEAD: [u64; 3] = [64, 8, 2];
-/// How long the messages of one announcement may take to come.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// When nothing has come for so long, most likely nothing is on its way.
-const QUIET: Duration = Duration::from_millis(250);
-/// How long the server may take to answer whether it is.
-const ANSWER: Duration = Duration::from_secs(3);
+/// What says nothing. Commands, offers and deliveries name where they are answered; this does not.
+const FILLER: &[u8] = b"fill";
+/// Fillers sent at once, at least: of the last few, most go to other members.
+const LEAST_FILLERS: u64 = 64;
+/// How often fillers are sent.
+const FILL_EVERY: Duration = Duration::from_millis(20);
+/// So often none of them came here: they come to nobody.
+const MOST_IN_VAIN: u32 = 20;
+/// How long an end may take. A server that stands still for longer is left.
+const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A connection, as far as subscriptions care.
-#[derive(Clone, Debug)]
-pub(super) struct Link {
-    pub(super) client: Client,
-    /// Counts connections made.
-    pub(super) connections: watch::Receiver<u64>,
-    /// Counts connections lost.
-    pub(super) losses: watch::Receiver<u64>,
-    /// A subject that the user may publish and nobody hears.
-    pub(super) nobody: String,
-}
-
-impl Link {
-    /// True once the server answered: everything it sent to this connection before is here. Nobody
-    /// hears the question, and the server says so itself.
-    pub(super) async fn is_answered(&self) -> bool {
-        match self.client.request(self.nobody.clone(), Bytes::new()).await {
-            Ok(_) => true,
-            Err(cause) => cause.kind() == RequestErrorKind::NoResponders,
-        }
-    }
+/// What members of a queue group hear.
+#[derive(Debug)]
+pub(super) struct Group {
+    pub(super) subject: String,
+    pub(super) name: &'static str,
+    /// A subject that the group hears and its members may publish.
+    pub(super) own: String,
+    /// How many messages ahead an end is announced: more than can be on their way to one member. Of more
+    /// than these some are lost.
+    pub(super) ahead: u64,
 }
 
 /// Messages of one member of a queue group.
 #[derive(Debug)]
 pub(super) struct Inflow {
     link: Link,
-    subject: String,
-    group: &'static str,
+    group: Group,
     subscriber: Option<Subscriber>,
     /// Connections lost before this subscription was made.
     lost: u64,
@@ -67,52 +58,62 @@ pub(super) struct Inflow {
 /// An end that was announced.
 #[derive(Clone, Copy, Debug)]
 struct Ending {
-    /// How often.
-    announced: usize,
-    /// When to do something about it.
-    look_at: Instant,
+    /// The subscription ends with this message.
+    last: u64,
+    /// When fillers are sent, the next time.
+    fill_at: Instant,
+    /// Messages received when they were sent, and how often they were sent since one came.
+    filled: (u64, u32),
+    cut_at: Instant,
 }
 
 enum Came {
     Message(Option<Message>),
     /// The connection is lost.
     Loss,
-    /// Nothing, for long enough.
-    Silence,
+    /// Too little, for long enough.
+    TooLittle,
 }
 
 impl Inflow {
     /// Joins a queue group.
-    pub(super) async fn join(link: Link, subject: String, group: &'static str) -> Result<Self, Fault> {
+    pub(super) async fn join(link: Link, group: Group) -> Result<Self, Fault> {
         let lost = *link.losses.borrow();
-        let subscriber = Some(subscribe(&link, &subject, group).await?);
+        let subscriber = Some(subscribe(&link, &group).await?);
         let (received, at_hand, ending) = (0, VecDeque::new(), None);
-        Ok(Self { link, subject, group, subscriber, lost, received, at_hand, ending })
+        Ok(Self { link, group, subscriber, lost, received, at_hand, ending })
     }
 
-    /// The next message; `None` once ended. Cancel safe.
+    /// Waits until the server knows of it; not for one that does not answer.
+    pub(super) async fn is_known(&self) {
+        self.link.is_answered().await;
+    }
+
+    /// The next message; `None` once ended. Cancel safe, until the end.
     pub(super) async fn next(&mut self) -> Option<Message> {
         loop {
             if let Some(message) = self.at_hand.pop_front() {
                 return Some(message);
             }
             let lost = self.lost;
-            let look_at = self.ending.map(|ending| ending.look_at.min(Instant::now() + QUIET));
-            let quiet = look_at.map(tokio::time::sleep_until);
+            let fill = self.ending.map(|ending| sleep_until(ending.fill_at));
             let subscriber = self.subscriber.as_mut()?;
             let came = tokio::select! {
                 // What came before the loss is handed out first.
                 biased;
                 message = subscriber.next() => Came::Message(message),
                 Ok(_) = self.link.losses.wait_for(|losses| *losses != lost) => Came::Loss,
-                Some(()) = OptionFuture::from(quiet) => Came::Silence,
+                Some(()) = OptionFuture::from(fill) => Came::TooLittle,
             };
             match came {
-                Came::Message(message) => {
-                    self.received += u64::from(message.is_some());
-                    return message;
+                Came::Message(Some(message)) => {
+                    self.received += 1;
+                    if !is_filler(&message) {
+                        return Some(message);
+                    }
                 }
-                Came::Silence => self.hasten().await,
+                Came::Message(None) => return None,
+                Came::TooLittle => self.fill().await,
                 Came::Loss => self.renew().await,
             }
         }
@@ -125,7 +126,7 @@ impl Inflow {
             return;
         }
         let lost = *self.link.losses.borrow();
-        match subscribe(&self.link, &self.subject, self.group).await {
+        match subscribe(&self.link, &self.group).await {
             Ok(subscriber) => (self.subscriber, self.received, self.lost) = (Some(subscriber), 0, lost),
             // The client is closed for good.
             Err(_logged) => self.subscriber = None,
@@ -134,19 +135,19 @@ impl Inflow {
 
     /// Ends soon. What comes until then is still handed out by [`Self::next`].
     pub(super) async fn end(&mut self) {
-        if self.ending.is_none() {
-            self.announce(0).await;
+        if self.ending.is_some() {
+            return;
         }
-    }
-
-    /// Announces the end for some messages ahead of those that are here.
-    async fn announce(&mut self, earlier: usize) {
         self.gather();
-        self.ending = Some(Ending { announced: earlier + 1, look_at: Instant::now() + PATIENCE });
-        if let Some(subscriber) = &mut self.subscriber
-            && let Err(cause) = subscriber.unsubscribe_after(self.received + AHEAD[earlier]).await
-        {
-            tracing::debug!(%cause, "announcing the end of a subscription");
+        let (now, last) = (Instant::now(), self.received + self.group.ahead);
+        let ending = Ending { last, fill_at: now, filled: (self.received, 0), cut_at: now + PATIENCE };
+        self.ending = Some(ending);
+        let Some(subscriber) = &mut self.subscriber else { return };
+        let is_announced = self.link.client.connection_state() == State::Connected
+            && matches!(timeout_at(ending.cut_at, subscriber.unsubscribe_after(last)).await, Ok(Ok(())));
+        if !is_announced {
+            // Nothing is on its way from a server that is away.
+            self.subscriber = None;
         }
     }
 
@@ -156,36 +157,68 @@ impl Inflow {
         // Unconstrained: a task's budget that is spent would look like an empty channel.
         while let Some(Some(message)) = tokio::task::unconstrained(subscriber.next()).now_or_never() {
             self.received += 1;
-            self.at_hand.push_back(message);
+            if !is_filler(&message) {
+                self.at_hand.push_back(message);
+            }
         }
     }
 
-    /// Too little comes. Silence may be that of a busy machine; only what has not come by the server's
-    /// next answer is not on its way.
-    async fn hasten(&mut self) {
-        let announced = self.ending.map_or(0, |ending| ending.announced);
-        let answered = tokio::time::timeout(ANSWER, self.link.is_answered()).await.unwrap_or(false);
-        if announced < AHEAD.len() {
-            self.announce(announced).await;
+    /// True once the server has given them out.
+    async fn send_fillers(&self, count: u64) -> bool {
+        for _ in 0..count {
+            let filler = Bytes::from_static(FILLER);
+            if self.link.client.publish(self.group.own.clone(), filler).await.is_err() {
+                return false;
+            }
+        }
+        self.link.is_answered().await
+    }
+
+    /// Sends what the end still lacks, as far as it comes here; cuts where none of it does.
+    async fn fill(&mut self) {
+        let Some(ending) = &mut self.ending else { return };
+        let in_vain = if ending.filled.0 == self.received { ending.filled.1 + 1 } else { 0 };
+        let (lacks, cut_at) = (ending.last.saturating_sub(self.received), ending.cut_at);
+        (ending.filled, ending.fill_at) = ((self.received, in_vain), Instant::now() + FILL_EVERY);
+        let count = lacks.max(LEAST_FILLERS);
+        if in_vain < MOST_IN_VAIN && timeout_at(cut_at, self.send_fillers(count)).await.unwrap_or(false) {
             return;
+        }
+        if self.link.client.connection_state() == State::Connected {
+            tracing::warn!(subject = self.group.subject, in_vain, "a subscription was cut, and may have lost messages");
         }
         self.gather();
-        if !self.at_hand.is_empty() {
-            // Something comes after all, and two of them are the end.
-            self.ending = Some(Ending { announced, look_at: Instant::now() + PATIENCE });
-            return;
-        }
-        tracing::debug!(answered, "cutting a subscription");
-        let Some(mut subscriber) = self.subscriber.take() else { return };
-        if let Err(cause) = subscriber.unsubscribe().await {
-            tracing::debug!(%cause, "ending a subscription");
-        }
-        // What came while it was asked.
-        self.at_hand.extend(subscriber.collect::<Vec<_>>().await);
+        self.subscriber = None;
     }
 }
 
-async fn subscribe(link: &Link, subject: &str, group: &str) -> Result<Subscriber, Fault> {
-    let subscribed = link.client.queue_subscribe(subject.to_owned(), group.to_owned()).await;
+fn is_filler(message: &Message) -> bool {
+    message.reply.is_none() && *message.payload == *FILLER
+}
+
+async fn subscribe(link: &Link, group: &Group) -> Result<Subscriber, Fault> {
+    let subscribed = link.client.queue_subscribe(group.subject.clone(), group.name.to_owned()).await;
     subscribed.map_err(|cause| Fault::unavailable("The message queue", cause))
+}
+
+#[cfg(test)]
+mod tests {
+    use async_nats::ConnectOptions;
+    use tokio::sync::watch;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_end_does_not_wait_for_a_server_that_is_away() {
+        let client = ConnectOptions::new().client_capacity(4).retry_on_initial_connect().connect("127.0.0.1:1");
+        let (_made, connections) = watch::channel(0);
+        let (_lost, losses) = watch::channel(0);
+        let link = Link { client: client.await.unwrap(), connections, losses, nobody: "nobody".to_owned() };
+        let group = Group { subject: "work".to_owned(), name: "w", own: "work".to_owned(), ahead: 512 };
+        let mut inflow = Inflow::join(link, group).await.unwrap();
+        let began = Instant::now();
+        inflow.end().await;
+        assert!(inflow.next().await.is_none());
+        assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
+    }
 }

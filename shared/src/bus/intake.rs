@@ -1,12 +1,13 @@
 //! Where lanes are heard: a second connection of the tool pool, in the account where JetStream stands.
 //! A subscription that is imported from another account cannot be ended at a certain message (measured
 //! on nats-server 2.15.1: the maximum is not kept), and so not without losing some. The user may hear
-//! its pool's work and nothing else; it acknowledges as the tool pool, by way of the import.
+//! its pool's work, fill its own end there ([`super::inflow`]) and nothing else; it acknowledges as the tool pool, by way
+//! of the import.
 
 use async_nats::Client;
 use tokio::sync::watch;
 
-use super::{Counts, connect, inflow::Link, subject};
+use super::{Counts, connect, link::Link, subject};
 use crate::config;
 
 /// The user in JetStream's account.

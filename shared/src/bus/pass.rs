@@ -11,7 +11,12 @@ use std::time::{Duration, Instant};
 use async_nats::{Message, Subject};
 use bytes::Bytes;
 
-use super::{Bus, inflow::Inflow, subject, work::Delivered};
+use super::{
+    Bus,
+    inflow::{Group, Inflow},
+    subject,
+    work::Delivered,
+};
 use crate::{command::Pool, fault::Fault};
 
 /// Where the queue would have delivered the call from.
@@ -20,6 +25,10 @@ const SUBJECT: &str = "Pass-Subject";
 const ACK: &str = "Pass-Ack";
 /// How long ago the server last knew that the slot is held, in milliseconds.
 const AGE_MS: &str = "Pass-Age-Ms";
+
+/// How many offers ahead the end of hearing them is announced ([`super::inflow`]). Workers come and go as they fill, and
+/// each full one makes few at once; one that is lost is made again.
+const AHEAD: u64 = 32;
 
 /// How long either side waits for the other's next word.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -41,10 +50,9 @@ pub struct Offer {
 impl Bus {
     /// Hears offers from now on, as one of the workers with room.
     pub async fn offers(&self, pool: Pool) -> Result<Offers, Fault> {
-        Ok(Offers {
-            inflow: Inflow::join(self.link(), subject::pass(pool), subject::WORK_GROUP).await?,
-            bus: self.clone(),
-        })
+        let subject = subject::pass(pool);
+        let group = Group { own: subject.clone(), subject, name: subject::WORK_GROUP, ahead: AHEAD };
+        Ok(Offers { inflow: Inflow::join(self.link(), group).await?, bus: self.clone() })
     }
 
     /// Passes a delivery on to a worker with room; false when there is none, and only then it is

@@ -5,10 +5,13 @@ use bytes::Bytes;
 use super::{
     Bus,
     envelope::{Envelope, Refusal},
-    inflow::Inflow,
+    inflow::{Group, Inflow},
     subject,
 };
 use crate::{command::Pool, fault::Fault, id::CallId};
+
+/// How many commands ahead the end of hearing them is announced ([`super::inflow`]).
+const AHEAD: u64 = 512;
 
 /// A pool's direct commands, shared with its other workers.
 #[derive(Debug)]
@@ -19,7 +22,9 @@ pub struct Service {
 impl Bus {
     /// Subscribes a pool's direct commands in its queue group.
     pub async fn serve(&self, pool: Pool) -> Result<Service, Fault> {
-        Ok(Service { inflow: Inflow::join(self.link(), subject::direct_to(pool), pool.name()).await? })
+        let (subject, own) = (subject::direct_to(pool), subject::filler(pool));
+        let group = Group { subject, name: pool.name(), own, ahead: AHEAD };
+        Ok(Service { inflow: Inflow::join(self.link(), group).await? })
     }
 
     /// Sends bytes to a caller's inbox.
@@ -33,6 +38,11 @@ impl Bus {
 }
 
 impl Service {
+    /// Waits until commands come here; not for a server that does not answer.
+    pub async fn is_known(&self) {
+        self.inflow.is_known().await;
+    }
+
     /// The next command; `None` once ended. Cancel safe.
     pub async fn next(&mut self) -> Option<Result<Envelope, Refusal>> {
         let message = self.inflow.next().await?;

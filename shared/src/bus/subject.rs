@@ -36,6 +36,11 @@ pub fn direct_to(pool: Pool) -> String {
     format!("cmd.{}.>", pool.name())
 }
 
+/// `cmd.<pool>.fill`: no command, heard by a pool's direct workers: what one of them sends that ends.
+pub fn filler(pool: Pool) -> String {
+    format!("cmd.{}.fill", pool.name())
+}
+
 /// `audit.<org>`: an organization's events.
 pub fn audit(organization: OrganizationId) -> String {
     format!("audit.{organization}")

@@ -14,7 +14,9 @@ use super::{
     Role, administration, intake,
     kv::Bucket,
     streams::{self, AUDIT, AUDIT_WRITER, EVENTS, FILES, Sizes},
-    subject::{API_PREFIX, FILE_PARTS, WORK_GROUP, api, direct_to, events_of, inbox_prefix, nobody, pass, told, work},
+    subject::{
+        API_PREFIX, FILE_PARTS, WORK_GROUP, api, direct_to, events_of, filler, inbox_prefix, nobody, pass, told, work,
+    },
 };
 use crate::{command::Pool, id::PARTITIONS};
 
@@ -46,6 +48,7 @@ pub fn permissions(role: Role) -> Permissions {
         Role::Pool(pool) => {
             publish.push(format!("{}.>", inbox_prefix(Role::Gateway.name())));
             publish.push("audit.*".to_owned());
+            publish.push(filler(pool));
             subscribe.push(format!("{} {}", direct_to(pool), pool.name()));
             pool_permissions(pool, &mut publish, &mut subscribe);
         }
@@ -114,11 +117,12 @@ fn administrator() -> Permissions {
     }
 }
 
-/// The permissions of who hears lanes in JetStream's account, and can ask nothing there.
+/// The permissions of who hears lanes in JetStream's account, and can ask nothing there. What it publishes to
+/// the lanes' subject is no delivery: those name an acknowledgement, and the server lets no client do that.
 fn listener() -> Permissions {
     Permissions {
         user: intake::USER,
-        publish: vec![nobody(intake::USER)],
+        publish: vec![nobody(intake::USER), work(Pool::Tool)],
         subscribe: vec![format!("{}.>", inbox_prefix(intake::USER)), format!("{} {WORK_GROUP}", work(Pool::Tool))],
     }
 }

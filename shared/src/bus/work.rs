@@ -9,11 +9,14 @@ use super::{
     Bus,
     envelope::{Envelope, Refusal, Stored},
     heard::Heard,
-    inflow::Inflow,
+    inflow::{Group, Inflow},
     intake::Intake,
     subject,
 };
 use crate::{command::Pool, fault::Fault};
+
+/// How many deliveries ahead the end of hearing them is announced ([`super::inflow`]).
+const AHEAD: u64 = 512;
 
 /// A worker's share of its pool's lanes.
 #[derive(Debug)]
@@ -54,12 +57,19 @@ impl Bus {
     /// Subscribes the pool's lanes.
     pub async fn work(&self, intake: &Intake, pool: Pool) -> Result<Work, Fault> {
         let heard = Heard::start(intake.link());
-        let inflow = Inflow::join(intake.link(), subject::work(pool), subject::WORK_GROUP).await?;
+        let subject = subject::work(pool);
+        let group = Group { own: subject.clone(), subject, name: subject::WORK_GROUP, ahead: AHEAD };
+        let inflow = Inflow::join(intake.link(), group).await?;
         Ok(Work { inflow, heard, bus: self.clone() })
     }
 }
 
 impl Work {
+    /// Waits until deliveries come here; not for a server that does not answer.
+    pub async fn is_known(&self) {
+        self.inflow.is_known().await;
+    }
+
     /// The next delivery; `None` once ended. Cancel safe.
     pub async fn next(&mut self) -> Option<Delivered> {
         loop {
