@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    beginnings::Beginnings,
     pools::Dispatch,
     run::{Ended, Job, refuse},
 };
@@ -27,8 +28,15 @@ const PER_ORGANIZATION: usize = 32;
 const WAITING_PER_ORGANIZATION: usize = 64;
 
 /// Answers until told to stop, then finishes what was delivered.
-pub async fn serve<P: Dispatch>(parts: Arc<P>, tasks: TaskTracker, stop: CancellationToken) -> Result<(), Fault> {
+pub async fn serve<P: Dispatch>(
+    parts: Arc<P>,
+    beginnings: Beginnings,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+) -> Result<(), Fault> {
     let mut service = parts.bus().serve(P::POOL).await?;
+    service.is_known().await;
+    beginnings.one_began();
     let turns = Turns::default();
     let mut ending = false;
     loop {

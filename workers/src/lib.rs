@@ -2,6 +2,7 @@
 //! stands here, one noun a file.
 
 pub mod announce;
+pub mod beginnings;
 pub mod catalogue;
 pub mod configurations;
 pub mod controller;

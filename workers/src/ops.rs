@@ -15,7 +15,7 @@ use shared::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::queued::Load;
+use crate::{beginnings::Beginnings, queued::Load};
 
 /// What is looked at.
 #[derive(Clone, Debug)]
@@ -26,17 +26,22 @@ pub struct Window {
     pub database: Database,
     /// Queued calls, where the pool has them.
     pub load: Option<Load>,
+    /// What has yet to hear its work.
+    pub beginnings: Beginnings,
     /// Draining: alive, but not ready.
     pub stop: CancellationToken,
 }
 
 /// What was seen.
 #[derive(Clone, Copy, Debug, serde::Serialize)]
+#[expect(clippy::struct_excessive_bools, reason = "a document of yes and no")]
 pub struct Health {
     /// Connected to NATS.
     pub nats: bool,
     /// PostgreSQL answers.
     pub database: bool,
+    /// Hears its work.
+    pub serving: bool,
     /// Told to stop.
     pub draining: bool,
 }
@@ -48,6 +53,7 @@ impl Window {
         Health {
             nats: self.bus.is_connected(),
             database: database.unwrap_or(false),
+            serving: self.beginnings.are_over(),
             draining: self.stop.is_cancelled(),
         }
     }
@@ -56,8 +62,12 @@ impl Window {
         self.load.as_ref().map_or(0, |load| u64::try_from(load.running()).unwrap_or(u64::MAX))
     }
 
-    /// Says to everybody that this worker lives, until told to stop.
+    /// Says to everybody that this worker lives, from when it hears its work until it is told to stop.
     pub async fn beat(self) {
+        tokio::select! {
+            () = self.beginnings.over() => {}
+            () = self.stop.cancelled() => return,
+        }
         let (bus, stop) = (self.bus.clone(), self.stop.clone());
         let look = || async {
             let health = self.look().await;
@@ -69,7 +79,7 @@ impl Window {
 
 impl Health {
     const fn is_ready(self) -> bool {
-        self.nats && self.database && !self.draining
+        self.nats && self.database && self.serving && !self.draining
     }
 }
 

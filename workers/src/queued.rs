@@ -14,6 +14,7 @@ use shared::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    beginnings::Beginnings,
     direct::answer,
     pools::Dispatch,
     run::{Ended, Job},
@@ -54,17 +55,27 @@ pub async fn serve<P: Dispatch>(
     parts: Arc<P>,
     intake: Intake,
     load: Load,
+    beginnings: Beginnings,
     tasks: TaskTracker,
     stop: CancellationToken,
 ) -> Result<(), Fault> {
     let shift = Shift { parts, intake, load, tasks };
-    let (worked, taken_over) = tokio::join!(work_off(&shift, &stop), take_over(&shift, &stop));
+    let (worked, taken_over) = tokio::join!(work_off(&shift, beginnings, &stop), take_over(&shift, &stop));
     worked.and(taken_over)
 }
 
-async fn work_off<P: Dispatch>(shift: &Shift<P>, stop: &CancellationToken) -> Result<(), Fault> {
+async fn work_off<P: Dispatch>(
+    shift: &Shift<P>,
+    beginnings: Beginnings,
+    stop: &CancellationToken,
+) -> Result<(), Fault> {
+    let mut first = Some(beginnings);
     while !stop.is_cancelled() {
         let mut work = shift.parts.bus().work(&shift.intake, P::POOL).await?;
+        if let Some(beginnings) = first.take() {
+            work.is_known().await;
+            beginnings.one_began();
+        }
         loop {
             tokio::select! {
                 delivered = work.next() => match delivered {

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use serde::Deserialize;
 use shared::{
+    Fault,
     bus::{Bus, Role, administration::Administration, intake::Intake, kv::Bucket, standing::Standing, streams::Sizes},
     command::Pool,
     config::{self, Reader},
@@ -14,6 +15,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     announce::Announcer,
+    beginnings::Beginnings,
     catalogue::{CatalogueConfig, Programs},
     controller, direct,
     egress::{Egress, EgressConfig, proxy::Proxy},
@@ -175,14 +177,26 @@ pub async fn run(pool: Pool) -> anyhow::Result<()> {
         None => None,
     };
     let load = (pool == Pool::Tool).then(|| Load::new(configuration.worker.capacity));
-    let window = Window { bus: bus.clone(), database: database.clone(), load: load.clone(), stop: stop.clone() };
+    // Direct commands, calls, or both.
+    let beginnings = Beginnings::of(match pool {
+        Pool::Tool => 2,
+        Pool::Session | Pool::Token | Pool::Controller => 1,
+        Pool::Audit => 0,
+    });
+    let window = Window {
+        bus: bus.clone(),
+        database: database.clone(),
+        load: load.clone(),
+        beginnings: beginnings.clone(),
+        stop: stop.clone(),
+    };
     let (address, server) = ops::serve(&configuration.ops.listen, window.clone(), metrics).await?;
     tokio::spawn(server);
     let heart = tokio::spawn(window.beat());
     tracing::info!(pool = pool.name(), instance = bus.instance(), ops = %address, "worker started");
 
     let grace = Duration::from_secs(configuration.worker.grace_seconds);
-    let shift = Shift { tasks: TaskTracker::new(), stop: stop.clone(), grace };
+    let shift = Shift { beginnings, tasks: TaskTracker::new(), stop: stop.clone(), grace };
     let signal = tokio::spawn(stop_on_signal(stop.clone()));
     match pool {
         Pool::Session => session(configuration.sessions, bus.clone(), database.clone(), shift).await?,
@@ -221,6 +235,7 @@ async fn stop_on_signal(stop: CancellationToken) -> anyhow::Result<()> {
 /// A worker's shift: its tasks, the sign to stop, and the time to finish.
 #[derive(Clone)]
 struct Shift {
+    beginnings: Beginnings,
     tasks: TaskTracker,
     stop: CancellationToken,
     grace: Duration,
@@ -229,9 +244,13 @@ struct Shift {
 impl Shift {
     /// Answers direct commands until the sign, then waits for what runs.
     async fn answer<P: Dispatch>(&self, parts: Arc<P>) -> anyhow::Result<()> {
-        direct::serve(parts, self.tasks.clone(), self.stop.clone()).await?;
+        self.hear_direct(parts).await?;
         self.finish().await;
         Ok(())
+    }
+
+    async fn hear_direct<P: Dispatch>(&self, parts: Arc<P>) -> Result<(), Fault> {
+        direct::serve(parts, self.beginnings.clone(), self.tasks.clone(), self.stop.clone()).await
     }
 
     async fn finish(&self) {
@@ -313,8 +332,9 @@ async fn tool(
     tokio::spawn(tools::news::follow(Arc::clone(&parts), shift.stop.clone()));
     tokio::spawn(tools::news::follow_sessions(Arc::clone(&parts), shift.stop.clone()));
     let load = load.unwrap_or_else(|| Load::new(configuration.worker.capacity));
-    let queue = tokio::spawn(queued::serve(Arc::clone(&parts), intake, load, shift.tasks.clone(), shift.stop.clone()));
-    direct::serve(parts, shift.tasks.clone(), shift.stop.clone()).await?;
+    let Shift { beginnings, tasks, stop, .. } = shift.clone();
+    let queue = tokio::spawn(queued::serve(Arc::clone(&parts), intake, load, beginnings, tasks, stop));
+    shift.hear_direct(parts).await?;
     queue.await??;
     shift.finish().await;
     kept_open.close_all().await;

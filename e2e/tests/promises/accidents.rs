@@ -199,6 +199,16 @@ impl Balancer {
         balancer
     }
 
+    /// A call of every site through every gateway.
+    pub(super) async fn open_lanes(&self, system: &System, sites: &[Arc<Site>]) {
+        for url in system.stack().await.gateways() {
+            for site in sites {
+                let answer = self.send(url, site, "first", 0).await.expect("the gateway answers");
+                assert_eq!(answer.status(), 200, "{:?}", answer.text().await);
+            }
+        }
+    }
+
     /// A ready gateway by turns.
     fn pick(&self, turn: usize) -> Option<String> {
         let ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
@@ -207,9 +217,6 @@ impl Balancer {
 
     /// Calls through a ready gateway. Only a refused connection is tried again: nothing was sent.
     async fn call(&self, site: &Site, id: &str, ms: u64) -> String {
-        let body = json!({
-            "configuration": "recorder", "tool": "once", "timeout_ms": 20_000, "arguments": { "id": id, "ms": ms },
-        });
         let deadline = Instant::now() + PATIENCE;
         let mut turn = id.len() + usize::try_from(ms).unwrap_or_default();
         loop {
@@ -219,14 +226,21 @@ impl Balancer {
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 continue;
             };
-            let request = self.http.request(Method::POST, format!("{url}/api/v1/tool-calls"));
-            match request.bearer_auth(&site.tenant.user.token).json(&body).send().await {
+            match self.send(&url, site, id, ms).await {
                 Ok(answer) if answer.status() == 200 => return "done".to_owned(),
                 Ok(answer) => return answer.text().await.unwrap_or_else(|cause| format!("transport: {cause:?}")),
                 Err(cause) if cause.is_connect() => {}
                 Err(cause) => return format!("transport: {cause:?}"),
             }
         }
+    }
+
+    async fn send(&self, url: &str, site: &Site, id: &str, ms: u64) -> reqwest::Result<reqwest::Response> {
+        let body = json!({
+            "configuration": "recorder", "tool": "once", "timeout_ms": 20_000, "arguments": { "id": id, "ms": ms },
+        });
+        let request = self.http.request(Method::POST, format!("{url}/api/v1/tool-calls"));
+        request.bearer_auth(&site.tenant.user.token).json(&body).send().await
     }
 
     /// Callers in a closed loop until the sender is dropped; everything that was not done, and how
