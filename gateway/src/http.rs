@@ -30,6 +30,7 @@ pub mod methods;
 pub mod openapi;
 pub mod operation;
 pub mod organizations;
+mod outliving;
 pub mod paging;
 pub mod problem;
 pub mod prompts;

@@ -37,7 +37,7 @@ pub mod watchdog;
 pub mod web;
 
 pub use issuer::Issuer;
-pub use nats::NatsUser;
+pub use nats::{NatsUser, go_runtime};
 pub use options::Options;
 pub use processes::tagged;
 pub use product::Pool;

@@ -56,7 +56,10 @@ async fn main() -> anyhow::Result<ExitCode> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     match Arguments::parse() {
         Arguments { instead: Some(Instead::RotateKeys(arguments)), .. } => command::run(&arguments).await,
-        Arguments { pool: Some(pool), .. } => workers::start::run(pool.into()).await.map(|()| ExitCode::SUCCESS),
+        // A task, since what is awaited here itself runs on a thread of its own, which every message would wake.
+        Arguments { pool: Some(pool), .. } => {
+            tokio::spawn(workers::start::run(pool.into())).await?.map(|()| ExitCode::SUCCESS)
+        }
         // The parser asks for one of the two.
         Arguments { .. } => Ok(ExitCode::FAILURE),
     }

@@ -64,6 +64,7 @@ impl Parts {
         std::fs::write(&configuration, format!("{NATS_CONFIGURATION}{jetstream}"))?;
         let mut command = self.command("nats-server", program)?;
         command.arg("-c").arg(&configuration).arg("--ports_file_dir").arg(&self.folder).stdout(Stdio::null());
+        command.envs(stack::go_runtime());
         let child = command.spawn().context("nats-server cannot be started")?;
         let ports = self.folder.join(format!("nats-server_{}.ports", child.id().unwrap_or_default()));
         self.children.push(("nats-server".to_owned(), child));

@@ -22,6 +22,7 @@ use super::{
     body::Body,
     identity::Identity,
     operation::{self, Operation, post},
+    outliving::Outliving,
 };
 use crate::rates::Ticket;
 
@@ -149,11 +150,11 @@ pub(crate) async fn call(gateway: Data<&Arc<Gateway>>, identity: Identity, Body(
     let ticket = gateway.enter(&context)?;
     // A call goes on when its client leaves, and with it what it takes of its organization's limits.
     let waiting = Arc::clone(gateway.0);
-    let ended = tokio::spawn(async move {
+    let ended = Outliving::new(async move {
         let _ticket = ticket;
         waiting.caller.call(&context, &command).await.map_err(|fault| explain(&waiting, &context, fault))
     });
-    let Called { id, result, timings, files } = ended.await.map_err(Fault::internal)??;
+    let Called { id, result, timings, files } = ended.await.map_err(|_panic| Fault::internal("a call panicked"))??;
     let total = (started.elapsed().as_secs_f64() * 1e6).round() / 1e3;
     let timings_ms = TimingsMs { queued: timings.queued, upstream: timings.upstream, worker: timings.worker, total };
     json(StatusCode::OK, &Finished { id, state: "done", result: &result, timings_ms, files })

@@ -1,14 +1,18 @@
 //! Commands on their way out of this process. Those of callers that are ready at the same moment leave together, so
 //! that they take one write here and one read of the server: what wakes a process costs more than what it does then.
+//! Where they come slowly each leaves from where it is: waiting for others takes a task of its own.
 
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use async_nats::{Client, HeaderMap};
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use futures::FutureExt;
+use tokio::{sync::mpsc, time::Instant};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::inbox::Reply;
 use crate::fault::Fault;
@@ -36,23 +40,30 @@ pub(super) struct Outgoing {
 struct Queue {
     waiting: VecDeque<(u64, Sending)>,
     last: u64,
+    put_at: Option<Instant>,
     /// Somebody empties it.
     is_attended: bool,
 }
 
+/// Where a command comes so long after another, no third is likely at the same moment.
+const SLOW: Duration = Duration::from_millis(1);
+
 /// A command that was put. Dropped before it was sent, it is not sent any more: nobody waits for its end.
 #[derive(Debug)]
-pub(super) struct Put {
-    outgoing: Outgoing,
-    number: u64,
+pub(super) enum Put {
+    /// In the queue, by its number.
+    Waits(Outgoing, u64),
+    /// In the client's hand, or waiting for a place in it.
+    Leaves { _waits: Option<AbortOnDropHandle<()>> },
 }
 
 impl Put {
-    /// Takes it back where it was not sent. True if it was still here.
+    /// Takes it back where it was not sent. True if it was certainly still here.
     pub(super) fn withdraw(&self) -> bool {
-        let mut queue = self.outgoing.lock();
+        let Self::Waits(outgoing, number) = self else { return false };
+        let mut queue = outgoing.lock();
         // In the order of their numbers.
-        let at = queue.waiting.binary_search_by_key(&self.number, |(number, _)| *number);
+        let at = queue.waiting.binary_search_by_key(number, |(number, _)| *number);
         at.ok().and_then(|at| queue.waiting.remove(at)).is_some()
     }
 }
@@ -68,9 +79,15 @@ impl Outgoing {
         Self { client, queue: Arc::default() }
     }
 
-    /// Sends soon. While NATS is away the client's own channel fills, and what is put here waits.
+    /// Sends, at once or soon. While NATS is away the client's own channel fills, and what is put here waits.
     pub(super) fn put(&self, sending: Sending) -> Put {
+        let now = Instant::now();
         let mut queue = self.lock();
+        let before = queue.put_at.replace(now);
+        if !queue.is_attended && before.is_none_or(|before| now - before > SLOW) {
+            drop(queue);
+            return self.send(sending);
+        }
         queue.last += 1;
         let number = queue.last;
         queue.waiting.push_back((number, sending));
@@ -79,17 +96,21 @@ impl Outgoing {
         if !is_attended {
             tokio::spawn(self.clone().empty());
         }
-        Put { outgoing: self.clone(), number }
+        Put::Waits(self.clone(), number)
+    }
+
+    fn send(&self, sending: Sending) -> Put {
+        let client = self.client.clone();
+        let mut sent = Box::pin(async move { send(&client, sending).await });
+        let is_sent = sent.as_mut().now_or_never().is_some();
+        Put::Leaves { _waits: (!is_sent).then(|| AbortOnDropHandle::new(tokio::spawn(sent))) }
     }
 
     async fn empty(self) {
         // Until the others that are ready have put theirs.
         tokio::task::yield_now().await;
-        while let Some(Sending { subject, reply, headers, payload, caller }) = self.next() {
-            if let Err(cause) = self.client.publish_with_reply_and_headers(subject, reply, headers, payload).await {
-                // Its caller may be gone.
-                let _ = caller.send(Reply::NotSent(Fault::unavailable("The message queue", cause)));
-            }
+        while let Some(sending) = self.next() {
+            send(&self.client, sending).await;
         }
     }
 
@@ -105,6 +126,14 @@ impl Outgoing {
     }
 }
 
+async fn send(client: &Client, sending: Sending) {
+    let Sending { subject, reply, headers, payload, caller } = sending;
+    if let Err(cause) = client.publish_with_reply_and_headers(subject, reply, headers, payload).await {
+        // Its caller may be gone.
+        let _ = caller.send(Reply::NotSent(Fault::unavailable("The message queue", cause)));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use async_nats::ConnectOptions;
@@ -117,13 +146,13 @@ mod tests {
         Sending { subject: "cmd.x".to_owned(), reply: reply.to_owned(), headers, payload, caller }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn what_waits_for_an_absent_server_can_be_taken_back() {
         let options = ConnectOptions::new().client_capacity(1).retry_on_initial_connect();
         let outgoing = Outgoing::new(options.connect("127.0.0.1:1").await.unwrap());
         let mut put = ["1", "2", "3", "4", "5"].map(|reply| Some(outgoing.put(sending(reply))));
         let waiting = || outgoing.lock().waiting.iter().map(|(_, one)| one.reply.clone()).collect::<Vec<_>>();
-        assert_eq!(waiting(), ["1", "2", "3", "4", "5"], "nothing leaves before others could join");
+        assert_eq!(waiting(), ["2", "3", "4", "5"], "the first leaves; no other does before more could join");
         while waiting().len() > 3 {
             tokio::task::yield_now().await;
         }
@@ -133,6 +162,20 @@ mod tests {
         drop(put[3].take());
         assert_eq!(waiting(), ["5"], "whose caller is gone is not sent");
         assert!(!put[0].as_ref().unwrap().withdraw(), "it is on its way");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn commands_that_come_slowly_leave_at_once() {
+        let options = ConnectOptions::new().client_capacity(2).retry_on_initial_connect();
+        let outgoing = Outgoing::new(options.connect("127.0.0.1:1").await.unwrap());
+        let mut put = Vec::new();
+        for reply in ["1", "2", "3"] {
+            put.push(outgoing.put(sending(reply)));
+            tokio::time::advance(2 * SLOW).await;
+        }
+        assert!(outgoing.lock().waiting.is_empty());
+        let waits = put.iter().map(|put| matches!(put, Put::Leaves { _waits: Some(_) })).collect::<Vec<_>>();
+        assert_eq!(waits, [false, false, true], "there is place for two in the client's channel");
     }
 
     #[tokio::test]
