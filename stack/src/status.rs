@@ -1,10 +1,13 @@
-//! `cargo dev status`: who is alive and how full each organization's lane is, as NATS itself knows it.
+//! `cargo dev status`: which pools are there, who is alive in them and how full each organization's lane is, as NATS
+//! itself knows it.
 
 use std::{fmt::Write as _, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use shared::{
     bus::{
+        Role,
         administration::Administration,
         instances::{self, Instance},
         kv::Bucket,
@@ -15,6 +18,11 @@ use shared::{
     id::PARTITIONS,
     secret::Secret,
 };
+
+/// How long NATS may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Questions that are asked at once.
+const AT_ONCE: usize = 32;
 
 /// What stands in `.dev/env`.
 fn variable(env: &str, name: &str) -> Option<String> {
@@ -39,36 +47,57 @@ pub async fn show(data_dir: &Path) -> Result<String> {
     };
     let administration = Administration::connect(&nats).await?;
     let instances = administration.entries::<Instance>(Bucket::Instances);
-    let instances = tokio::time::timeout(Duration::from_secs(5), instances).await.context("NATS does not answer")??;
-    let mut lanes = Vec::new();
-    for partition in 0..PARTITIONS {
-        for lane in administration.lanes(partition).await? {
-            let oldest_at_ms = administration.oldest_call(lane.organization).await?;
-            lanes.push(Row { lane, oldest_at_ms });
-        }
-    }
-    Ok(table(&instances, lanes))
+    let instances = tokio::time::timeout(PATIENCE, instances).await.context("NATS does not answer")??;
+    let lanes = lanes(&administration).await?;
+    Ok(table(&instances, lanes, now_unix_ms()))
 }
 
-/// A lane and when its oldest call came in.
+/// Every open lane, with its oldest call where it has any.
+async fn lanes(administration: &Administration) -> Result<Vec<Row>> {
+    let partitions = stream::iter(0..PARTITIONS).map(|partition| administration.lanes(partition));
+    let lanes: Vec<Vec<LaneState>> = partitions.buffered(AT_ONCE).try_collect().await?;
+    let rows = stream::iter(lanes.into_iter().flatten()).map(|lane| async move {
+        let oldest_at_ms = if lane.is_empty() { None } else { administration.oldest_call(lane.organization).await? };
+        anyhow::Ok(Row { lane, oldest_at_ms })
+    });
+    rows.buffered(AT_ONCE).try_collect().await
+}
+
+/// A lane and when its oldest call came in, waiting or running.
 struct Row {
     lane: LaneState,
     oldest_at_ms: Option<u64>,
 }
 
-fn table(instances: &[(String, Instance)], lanes: Vec<Row>) -> String {
-    let mut text = instances_table(instances);
-    text.push_str(&lanes_table(lanes));
+fn table(instances: &[(String, Instance)], lanes: Vec<Row>, now_ms: u64) -> String {
+    let stale_ms = u64::try_from(instances::STALE_AFTER.as_millis()).unwrap_or(u64::MAX);
+    let mut alive: Vec<&(String, Instance)> =
+        instances.iter().filter(|(_, instance)| now_ms.saturating_sub(instance.beat_at_ms) <= stale_ms).collect();
+    alive.sort_by(|one, other| one.0.cmp(&other.0));
+    let mut text = pools_table(&alive);
+    text.push_str(&instances_table(&alive, now_ms));
+    text.push_str(&lanes_table(lanes, now_ms));
     text
 }
 
-fn instances_table(instances: &[(String, Instance)]) -> String {
+/// One line for each role, also where nobody is left to speak for it.
+fn pools_table(alive: &[&(String, Instance)]) -> String {
+    let mut text = format!("POOLS\n  {:<11} {:>9} {:>7} {:>7}\n", "pool", "processes", "healthy", "running");
+    for role in Role::ALL {
+        let of_role = || {
+            let of_role = |entry: &&&(String, Instance)| entry.0.split('.').next() == Some(role.name());
+            alive.iter().filter(of_role).map(|entry| &entry.1)
+        };
+        let healthy = of_role().filter(|instance| instance.healthy).count();
+        let running: u64 = of_role().map(|instance| instance.running).sum();
+        let missing = if healthy == 0 { "  NOBODY SERVES" } else { "" };
+        let _ = writeln!(text, "  {:<11} {:>9} {healthy:>7} {running:>7}{missing}", role.name(), of_role().count());
+    }
+    text
+}
+
+fn instances_table(alive: &[&(String, Instance)], now_ms: u64) -> String {
     let mut text = String::from("INSTANCES\n");
-    let now_ms = now_unix_ms();
-    let stale_ms = u64::try_from(instances::STALE_AFTER.as_millis()).unwrap_or(u64::MAX);
-    let mut alive: Vec<_> =
-        instances.iter().filter(|(_, instance)| now_ms.saturating_sub(instance.beat_at_ms) <= stale_ms).collect();
-    alive.sort_by(|one, other| one.0.cmp(&other.0));
     for (key, instance) in alive {
         let (role, id) = key.split_once('.').unwrap_or((key, ""));
         let state = if instance.healthy { "healthy" } else { "UNHEALTHY" };
@@ -84,9 +113,10 @@ fn instances_table(instances: &[(String, Instance)]) -> String {
     text
 }
 
-fn lanes_table(mut rows: Vec<Row>) -> String {
-    let now_ms = now_unix_ms();
-    let mut text = format!("LANES ({})\n", rows.len());
+fn lanes_table(mut rows: Vec<Row>, now_ms: u64) -> String {
+    let (running, waiting) =
+        rows.iter().fold((0, 0), |(running, waiting), row| (running + row.lane.running, waiting + row.lane.waiting));
+    let mut text = format!("LANES ({} open, {running} calls running, {waiting} waiting)\n", rows.len());
     rows.sort_by_key(|row| std::cmp::Reverse(row.lane.waiting + row.lane.running));
     let _ = writeln!(
         text,
@@ -114,7 +144,66 @@ fn lanes_table(mut rows: Vec<Row>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use shared::{bus::state::Limits, id::OrganizationId};
+
     use super::*;
+
+    const NOW_MS: u64 = 1_000_000;
+
+    fn instance(beat_at_ms: u64, healthy: bool, running: u64) -> Instance {
+        Instance { beat_at_ms, version: "0.1.0".to_owned(), healthy, running }
+    }
+
+    fn row(limits: Limits, running: u64, waiting: u64, oldest_at_ms: Option<u64>) -> (OrganizationId, Row) {
+        let organization = OrganizationId::new();
+        (
+            organization,
+            Row { lane: LaneState { organization, limits, waiting, running, opened_at_ms: 0 }, oldest_at_ms },
+        )
+    }
+
+    /// The words of each line.
+    fn words(text: &str) -> Vec<Vec<&str>> {
+        text.lines().map(|line| line.split_whitespace().collect()).collect()
+    }
+
+    #[test]
+    fn a_pool_that_nobody_serves_has_a_line_all_the_same() {
+        let instances = [
+            ("tool.aaaaaaaaaaaa".to_owned(), instance(NOW_MS - 100, true, 7)),
+            ("tool.bbbbbbbbbbbb".to_owned(), instance(NOW_MS - 300, false, 3)),
+            ("token.cccccccccccc".to_owned(), instance(NOW_MS - 60_000, true, 1)),
+        ];
+        let text = table(&instances, Vec::new(), NOW_MS);
+        let lines = words(&text);
+        assert_eq!(lines[0], ["POOLS"]);
+        for role in Role::ALL {
+            let line = lines[2..8].iter().find(|line| line[0] == role.name()).unwrap();
+            let expected: &[&str] = match role.name() {
+                "tool" => &["tool", "2", "1", "10"],
+                other => &[other, "0", "0", "0", "NOBODY", "SERVES"],
+            };
+            assert_eq!(line, expected);
+        }
+        assert_eq!(lines[8], ["INSTANCES"]);
+        assert_eq!(lines[9].join(" "), "tool aaaaaaaa 0.1.0 healthy 7 running beat 100 ms ago");
+        assert_eq!(lines[10].join(" "), "tool bbbbbbbb 0.1.0 UNHEALTHY 3 running beat 300 ms ago");
+        assert_eq!(lines[11].join(" "), "LANES (0 open, 0 calls running, 0 waiting)", "who is stale is gone");
+    }
+
+    #[test]
+    fn the_fullest_lane_comes_first_with_its_oldest_call_and_saturation() {
+        let (idle, idle_row) = row(Limits::concurrent(16), 0, 0, None);
+        let (full, full_row) = row(Limits::concurrent(4), 4, 90, Some(NOW_MS - 2_500));
+        let limits = Limits { paused: true, ..Limits::concurrent(8) };
+        let (paused, paused_row) = row(limits, 2, 5, Some(NOW_MS - 61_000));
+        let text = lanes_table(vec![idle_row, full_row, paused_row], NOW_MS);
+        let lines: Vec<String> = words(&text).iter().map(|line| line.join(" ")).collect();
+        assert_eq!(lines[0], "LANES (3 open, 6 calls running, 95 waiting)");
+        assert_eq!(lines[2], format!("{full} 4 4 90 2.5 100%"));
+        assert_eq!(lines[3], format!("{paused} 8 2 5 61.0 25% paused"));
+        assert_eq!(lines[4], format!("{idle} 16 0 0 - 0%"));
+    }
 
     #[test]
     fn a_variable_is_read_with_and_without_quotes() {
