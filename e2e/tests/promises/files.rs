@@ -149,6 +149,8 @@ pub(crate) async fn a_session_worker_killed_at_any_step_of_a_write_leaves_nothin
 pub(crate) async fn a_frozen_session_worker_leaves_no_part_behind_its_session(system: Arc<System>) {
     const WAITS: &str = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'switchboard_session' \
         AND wait_event_type = 'Lock' AND query LIKE '%session_files%'";
+    const FREE: &str = "SELECT count(*) FROM (SELECT FROM session_files WHERE organization_id = $1 AND state = 'writing' \
+        FOR UPDATE SKIP LOCKED) AS free";
     let workspace = Workspace::open(&system.organization().await).await;
     workspace.write("f", b"kept").await;
     let stack = system.stack().await;
@@ -159,13 +161,18 @@ pub(crate) async fn a_frozen_session_worker_leaves_no_part_behind_its_session(sy
     stack.freeze("nats").expect("it runs");
     lock.release().await;
     until_there_is(&system, &workspace, "state = 'writing'").await;
+    let database = system.database("superuser").await;
+    until("whoever writes holds its row", async || {
+        let free = sqlx::query_scalar::<_, i64>(FREE).bind(workspace.organization).fetch_one(&database);
+        free.await.expect("a count") == 0
+    })
+    .await;
     // One of the two is about to send the part, or has sent it to a server that does not read.
     for worker in WORKERS {
         stack.freeze(worker).expect("it runs");
     }
     stack.thaw("nats").expect("it is frozen");
     let other = stack.add_worker(Pool::Session).await.expect("it starts");
-    let database = system.database("superuser").await;
     let ended = sqlx::query(
         "UPDATE sessions SET state = 'ended', end_reason = 'admin', ended_at = now(), \
              pending_hooks = ARRAY['session.ended/remove_workspace'] WHERE id = $1",
