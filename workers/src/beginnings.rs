@@ -1,5 +1,5 @@
-//! The loops of a worker that have yet to hear their work. It is not ready before they do, so that whoever it takes over
-//! from can leave once it is.
+//! The loops of a worker that have yet to hear their work. It is not ready before they do, nor heard of, so that whoever
+//! it takes over from can leave once it is.
 
 use tokio::sync::watch;
 
