@@ -35,8 +35,10 @@ pub async fn serve<P: Dispatch>(
     stop: CancellationToken,
 ) -> Result<(), Fault> {
     let mut service = parts.bus().serve(P::POOL).await?;
-    service.is_known().await;
-    beginnings.one_began();
+    tokio::select! {
+        () = service.is_known() => beginnings.one_began(),
+        () = stop.cancelled() => {}
+    }
     let turns = Turns::default();
     let mut ending = false;
     loop {

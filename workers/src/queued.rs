@@ -73,8 +73,10 @@ async fn work_off<P: Dispatch>(
     while !stop.is_cancelled() {
         let mut work = shift.parts.bus().work(&shift.intake, P::POOL).await?;
         if let Some(beginnings) = first.take() {
-            work.is_known().await;
-            beginnings.one_began();
+            tokio::select! {
+                () = work.is_known() => beginnings.one_began(),
+                () = stop.cancelled() => {}
+            }
         }
         loop {
             tokio::select! {

@@ -20,12 +20,15 @@ use crate::fault::Fault;
 
 /// What says nothing. Commands, offers and deliveries name where they are answered; this does not.
 const FILLER: &[u8] = b"fill";
-/// Fillers sent at once, at least: of the last few, most go to other members.
+/// Fillers sent at once: of the last few, most go to other members.
 const LEAST_FILLERS: u64 = 64;
+const MOST_FILLERS: u64 = 4_096;
 /// How often fillers are sent.
 const FILL_EVERY: Duration = Duration::from_millis(20);
+/// How soon a server is asked again that did not answer.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
 /// So often none of them came here: they come to nobody.
-const MOST_IN_VAIN: u32 = 20;
+const MOST_IN_VAIN: u32 = 8;
 /// How long an end may take. A server that stands still for longer is left.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -62,9 +65,18 @@ struct Ending {
     last: u64,
     /// When fillers are sent, the next time.
     fill_at: Instant,
-    /// Messages received when they were sent, and how often they were sent since one came.
-    filled: (u64, u32),
+    filled: Filled,
     cut_at: Instant,
+}
+
+/// The fillers that were sent last.
+#[derive(Clone, Copy, Debug)]
+struct Filled {
+    count: u64,
+    /// Messages received before.
+    received: u64,
+    /// How often they were sent since one came.
+    in_vain: u32,
 }
 
 enum Came {
@@ -84,9 +96,11 @@ impl Inflow {
         Ok(Self { link, group, subscriber, lost, received, at_hand, ending })
     }
 
-    /// Waits until the server knows of it; not for one that does not answer.
+    /// Waits until the server knows of it.
     pub(super) async fn is_known(&self) {
-        self.link.is_answered().await;
+        while !self.link.is_answered().await {
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
     }
 
     /// The next message; `None` once ended. Cancel safe, until the end.
@@ -140,13 +154,16 @@ impl Inflow {
         }
         self.gather();
         let (now, last) = (Instant::now(), self.received + self.group.ahead);
-        let ending = Ending { last, fill_at: now, filled: (self.received, 0), cut_at: now + PATIENCE };
+        let filled = Filled { count: 0, received: self.received, in_vain: 0 };
+        let ending = Ending { last, fill_at: now, filled, cut_at: now + PATIENCE };
         self.ending = Some(ending);
         let Some(subscriber) = &mut self.subscriber else { return };
-        let is_announced = self.link.client.connection_state() == State::Connected
-            && matches!(timeout_at(ending.cut_at, subscriber.unsubscribe_after(last)).await, Ok(Ok(())));
+        let is_there =
+            self.link.client.connection_state() == State::Connected && *self.link.losses.borrow() == self.lost;
+        let is_announced =
+            is_there && matches!(timeout_at(ending.cut_at, subscriber.unsubscribe_after(last)).await, Ok(Ok(())));
         if !is_announced {
-            // Nothing is on its way from a server that is away.
+            // Nothing is on its way over a connection that is lost.
             self.subscriber = None;
         }
     }
@@ -163,30 +180,37 @@ impl Inflow {
         }
     }
 
-    /// True once the server has given them out.
-    async fn send_fillers(&self, count: u64) -> bool {
+    /// Returns once the server has given them out, or does not answer.
+    async fn send_fillers(&self, count: u64) {
         for _ in 0..count {
             let filler = Bytes::from_static(FILLER);
-            if self.link.client.publish(self.group.own.clone(), filler).await.is_err() {
-                return false;
+            if let Err(cause) = self.link.client.publish(self.group.own.clone(), filler).await {
+                tracing::debug!(%cause, "filling a subscription that ends");
             }
         }
-        self.link.is_answered().await
+        self.link.is_answered().await;
     }
 
     /// Sends what the end still lacks, as far as it comes here; cuts where none of it does.
     async fn fill(&mut self) {
         let Some(ending) = &mut self.ending else { return };
-        let in_vain = if ending.filled.0 == self.received { ending.filled.1 + 1 } else { 0 };
-        let (lacks, cut_at) = (ending.last.saturating_sub(self.received), ending.cut_at);
-        (ending.filled, ending.fill_at) = ((self.received, in_vain), Instant::now() + FILL_EVERY);
-        let count = lacks.max(LEAST_FILLERS);
-        if in_vain < MOST_IN_VAIN && timeout_at(cut_at, self.send_fillers(count)).await.unwrap_or(false) {
+        let (before, lacks, cut_at) = (ending.filled, ending.last.saturating_sub(self.received), ending.cut_at);
+        let came = self.received - before.received;
+        let count = (lacks * before.count.max(1) / came.max(1)).clamp(LEAST_FILLERS, MOST_FILLERS);
+        let in_vain = if came == 0 { before.in_vain + 1 } else { 0 };
+        ending.filled = Filled { count, received: self.received, in_vain };
+        ending.fill_at = Instant::now() + FILL_EVERY;
+        if in_vain < MOST_IN_VAIN && Instant::now() < cut_at {
+            let (lost, mut losses) = (self.lost, self.link.losses.clone());
+            tokio::select! {
+                // A connection that is made anew is another's: `next` sees to it.
+                _ = losses.wait_for(|losses| *losses != lost) => {}
+                // A server that does not answer is asked again.
+                _ = timeout_at(cut_at, self.send_fillers(count)) => {}
+            }
             return;
         }
-        if self.link.client.connection_state() == State::Connected {
-            tracing::warn!(subject = self.group.subject, in_vain, "a subscription was cut, and may have lost messages");
-        }
+        tracing::warn!(subject = self.group.subject, in_vain, "a subscription was cut, and may have lost messages");
         self.gather();
         self.subscriber = None;
     }

@@ -38,7 +38,7 @@ impl Bus {
 }
 
 impl Service {
-    /// Waits until commands come here; not for a server that does not answer.
+    /// Waits until commands come here.
     pub async fn is_known(&self) {
         self.inflow.is_known().await;
     }

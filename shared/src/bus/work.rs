@@ -65,7 +65,7 @@ impl Bus {
 }
 
 impl Work {
-    /// Waits until deliveries come here; not for a server that does not answer.
+    /// Waits until deliveries come here.
     pub async fn is_known(&self) {
         self.inflow.is_known().await;
     }

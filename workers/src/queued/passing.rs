@@ -19,6 +19,8 @@ use crate::pools::Dispatch;
 
 /// How often a full worker asks again when nobody had room.
 const ASK_EVERY: Duration = Duration::from_millis(100);
+/// How long a worker that was full hears no offers: coming and going costs messages.
+const AWAY: Duration = Duration::from_millis(250);
 
 /// Waits for a turn. `None` when the call was passed on, and is not ours any more.
 pub(super) async fn turn_or_pass_on<P: Dispatch>(
@@ -69,6 +71,10 @@ pub(super) async fn take_over<P: Dispatch>(shift: &Shift<P>, stop: &Cancellation
         offers.end().await;
         while let Some(offer) = offers.next().await {
             consider(shift, offer);
+        }
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(AWAY) => {}
         }
     }
 }
