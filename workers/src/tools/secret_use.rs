@@ -2,7 +2,10 @@
 //! before somebody's call fails. Written only when it changes, beside the call and not within it, by
 //! a role that may change these columns of a configuration and no others.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::Utc;
@@ -15,6 +18,9 @@ use shared::{
 
 use super::catalogue::Entry;
 use crate::pools::Tool;
+
+/// A database that is busy for a moment is asked again.
+const TRY_AFTER: [Duration; 3] = [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(5)];
 
 /// What is known of one secret.
 #[derive(Debug)]
@@ -32,6 +38,10 @@ impl SecretUse {
                 Some(Self { generation, state: Mutex::new(state) })
             }
         }
+    }
+
+    fn is(&self, state: SecretState) -> bool {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) == state
     }
 
     /// Takes the new state in; answers the one before where it differs.
@@ -55,16 +65,24 @@ pub(super) fn note<T>(parts: &Tool, context: &Context, entry: &Arc<Entry>, outco
     let (database, context, entry) = (parts.database.clone(), context.clone(), Arc::clone(entry));
     tokio::spawn(async move {
         let Some(secret) = entry.secret() else { return };
-        let written = async {
-            let mut transaction = database.tenant(&context).await?;
-            db::configurations::note_secret(&mut transaction, entry.id(), secret.generation, seen).await?;
-            transaction.commit().await
-        };
-        if let Err(fault) = written.await {
-            tracing::debug!(%fault, "the state of a secret was not noted");
-            // The next use tries again.
-            secret.swap(before);
+        for pause in TRY_AFTER {
+            tokio::time::sleep(pause).await;
+            if !secret.is(seen) {
+                // Something else was seen meanwhile, and is noted by whoever saw it.
+                return;
+            }
+            let written = async {
+                let mut transaction = database.tenant(&context).await?;
+                db::configurations::note_secret(&mut transaction, entry.id(), secret.generation, seen).await?;
+                transaction.commit().await
+            };
+            match written.await {
+                Ok(()) => return,
+                Err(fault) => tracing::debug!(%fault, "the state of a secret was not noted"),
+            }
         }
+        // The next use tries again.
+        secret.swap(before);
     });
 }
 
