@@ -36,7 +36,7 @@ pub async fn serve<P: Dispatch>(
 ) -> Result<(), Fault> {
     let mut service = parts.bus().serve(P::POOL).await?;
     tokio::select! {
-        () = service.is_known() => beginnings.one_began(),
+        () = service.wait_until_known() => beginnings.one_began(),
         () = stop.cancelled() => {}
     }
     let turns = Turns::default();

@@ -74,7 +74,7 @@ async fn work_off<P: Dispatch>(
         let mut work = shift.parts.bus().work(&shift.intake, P::POOL).await?;
         if let Some(beginnings) = first.take() {
             tokio::select! {
-                () = work.is_known() => beginnings.one_began(),
+                () = work.wait_until_known() => beginnings.one_began(),
                 () = stop.cancelled() => {}
             }
         }

@@ -3,7 +3,7 @@
 //! then (measured with 1 ms between them: 55 messages in 40 drains). So the end is announced some
 //! messages ahead: the server stops exactly there, and the client keeps listening until then. What
 //! does not come by itself we send to the group, as messages that say nothing; the server gives them
-//! to any member, and the others leave them unread.
+//! to any member, and all of them pass over those.
 //!
 //! The server counts anew after a reconnect and the client library does not, so that the two would
 //! stop at different messages: a lost connection takes its subscription along, and a new one begins.
@@ -97,7 +97,7 @@ impl Inflow {
     }
 
     /// Waits until the server knows of it.
-    pub(super) async fn is_known(&self) {
+    pub(super) async fn wait_until_known(&self) {
         while !self.link.is_answered().await {
             tokio::time::sleep(ASK_AGAIN).await;
         }

@@ -39,8 +39,8 @@ impl Bus {
 
 impl Service {
     /// Waits until commands come here.
-    pub async fn is_known(&self) {
-        self.inflow.is_known().await;
+    pub async fn wait_until_known(&self) {
+        self.inflow.wait_until_known().await;
     }
 
     /// The next command; `None` once ended. Cancel safe.

@@ -66,8 +66,8 @@ impl Bus {
 
 impl Work {
     /// Waits until deliveries come here.
-    pub async fn is_known(&self) {
-        self.inflow.is_known().await;
+    pub async fn wait_until_known(&self) {
+        self.inflow.wait_until_known().await;
     }
 
     /// The next delivery; `None` once ended. Cancel safe.
