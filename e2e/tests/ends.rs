@@ -16,28 +16,34 @@ use shared::{
 };
 use tokio::task::JoinSet;
 
-use crate::world::{PATIENCE, System};
+use crate::world::System;
 
 const ENDS: usize = 40;
+/// Offers at the same moment, a few for each who hears them.
+const BURST: usize = 16;
+/// An offer that has no answer by then never will.
+const LOST: Duration = Duration::from_secs(10);
 
 /// Offers as a full worker makes them: the tool pool's own workers hear them too, and whoever hears one
 /// answers. Sent until the members have ended often enough; how many there were.
 async fn offer_until(have_ended: &AtomicBool, bus: async_nats::Client) -> usize {
     let (mut offers, mut sent) = (JoinSet::new(), 0);
     while !have_ended.load(Ordering::Relaxed) {
-        let bus = bus.clone();
-        offers.spawn(async move {
-            let offer = async_nats::Request::new().timeout(None);
-            let offered = tokio::time::timeout(PATIENCE, bus.send_request("pass.tool", offer));
-            let answer = offered.await.expect("an offer was lost").expect("somebody hears offers");
-            if let Some(taker) = answer.reply {
-                // A worker has set a turn aside: nothing that it could run, so it goes on.
-                bus.publish(taker, Bytes::new()).await.expect("NATS is there");
-            }
-        });
-        sent += 1;
-        // Fewer than an end needs, so that it has to bring its own.
-        tokio::time::sleep(Duration::from_millis(2)).await;
+        for _ in 0..BURST {
+            let bus = bus.clone();
+            offers.spawn(async move {
+                let offer = async_nats::Request::new().timeout(None);
+                let offered = tokio::time::timeout(LOST, bus.send_request("pass.tool", offer));
+                let answer = offered.await.expect("an offer was lost").expect("somebody hears offers");
+                if let Some(taker) = answer.reply {
+                    // A worker has set a turn aside: nothing that it could run, so it goes on.
+                    bus.publish(taker, Bytes::new()).await.expect("NATS is there");
+                }
+            });
+        }
+        sent += BURST;
+        // Between bursts an end has to bring its own; within one, some are on their way when it begins.
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
     offers.join_all().await;
     sent
