@@ -44,7 +44,7 @@ pub(crate) async fn measure(stack: &Stack, member: &Member) -> Result<Prompts> {
         credentials: None,
         root_certificates: None,
     };
-    let bus = Bus::connect(&nats, Role::Pool(Pool::Session)).await?;
+    let bus = Bus::connect(&nats, Role::Pool(Pool::Session), None).await?;
     let url = Secret::new(stack.database_url(stack::Pool::Session)?);
     let database =
         Database::open(&config::Database { url, pool_mode: config::PoolMode::Session, connections: 2 }, "bench")?;

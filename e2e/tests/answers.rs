@@ -27,7 +27,8 @@ const ALL: &str =
 
 pub(crate) async fn answers_that_come_fast_share_messages_and_each_is_recorded(system: Arc<System>) {
     let tenant = system.organization().await;
-    let bus = Bus::connect(&system.nats_config("tool"), Role::Pool(Pool::Tool)).await.expect("NATS lets the role in");
+    let bus = Bus::connect(&system.nats_config("tool"), Role::Pool(Pool::Tool), None).await;
+    let bus = bus.expect("NATS lets the role in");
     let gateway = system.nats("gateway").await;
     let mut heard = gateway.subscribe(format!("{INBOX}.*")).await.expect("a subscription");
     gateway.flush().await.expect("it stands");

@@ -394,7 +394,7 @@ fn main() -> ExitCode {
             an_undecodable_or_unknown_command_is_answered_and_harms_nobody,
             a_queued_message_with_a_forged_reply_is_refused_and_acknowledged,
             undecodable_or_unknown_queued_messages_are_answered_and_acknowledged,
-            a_message_no_role_could_have_sent_harms_nobody,
+            what_another_account_holds_is_no_delivery,
             who_hears_lanes_can_make_no_delivery,
             a_pool_cannot_reach_another_pools_tables,
             a_pool_cannot_become_another_role,

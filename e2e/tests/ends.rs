@@ -66,7 +66,8 @@ async fn join_and_end(bus: &Bus) -> usize {
 }
 
 pub(crate) async fn a_subscription_that_ends_loses_nothing_where_little_comes(system: Arc<System>) {
-    let bus = Bus::connect(&system.nats_config("tool"), Role::Pool(Pool::Tool)).await.expect("NATS lets the role in");
+    let bus = Bus::connect(&system.nats_config("tool"), Role::Pool(Pool::Tool), None).await;
+    let bus = bus.expect("NATS lets the role in");
     let have_ended = Arc::new(AtomicBool::new(false));
     let offering = tokio::spawn({
         let (have_ended, client) = (Arc::clone(&have_ended), system.nats("tool").await);

@@ -327,7 +327,7 @@ pub(crate) async fn a_call_whose_client_left_keeps_its_place(system: Arc<System>
 /// The lane's consumer, as the server keeps it; null without one.
 async fn lane(system: &System, tenant: &Tenant) -> Value {
     let organization = OrganizationId(tenant.id);
-    let subject = format!("$JS.API.CONSUMER.INFO.CALLS_{}.{}", organization.partition(), lane_name(organization));
+    let subject = format!("queue.CONSUMER.INFO.CALLS_{}.{}", organization.partition(), lane_name(organization));
     let info = system.nats("jetstream").await.request(subject, "".into()).await.expect("NATS answers");
     let info: Value = serde_json::from_slice(&info.payload).expect("JSON");
     if info["error"]["code"] == 404 { Value::Null } else { info }

@@ -25,10 +25,11 @@ pub(crate) use self::{
         work_is_heard_by_workers_only,
     },
     forging::{
-        a_direct_command_of_another_organization_is_refused, a_message_no_role_could_have_sent_harms_nobody,
+        a_direct_command_of_another_organization_is_refused,
         a_queued_message_with_a_forged_reply_is_refused_and_acknowledged,
         an_undecodable_or_unknown_command_is_answered_and_harms_nobody,
-        undecodable_or_unknown_queued_messages_are_answered_and_acknowledged, who_hears_lanes_can_make_no_delivery,
+        undecodable_or_unknown_queued_messages_are_answered_and_acknowledged,
+        what_another_account_holds_is_no_delivery, who_hears_lanes_can_make_no_delivery,
     },
     functions::every_function_is_its_pools_alone,
     replies::{an_answer_carries_no_role_past_its_permissions, forged_news_are_not_believed_and_hide_no_genuine_ones},
@@ -39,7 +40,9 @@ pub(crate) use self::{
 const ROLES: [&str; 6] = ["gateway", "session", "token", "tool", "audit", "controller"];
 /// The user in JetStream's own account.
 const ADMINISTRATOR: &str = "jetstream";
-/// The other one there, which hears lanes.
+/// Who publishes calls, in the queue's account.
+const CALLER: &str = "caller";
+/// Who works them off there.
 const LISTENER: &str = "lanes";
 /// Those roles that are pools.
 const POOLS: [&str; 5] = ["session", "token", "tool", "audit", "controller"];

@@ -220,9 +220,14 @@ async fn streams(system: &System, tenant: &Tenant, canary: &Canary) -> usize {
         let answer = nats.request(subject, request.to_string().into()).await.expect("JetStream answers");
         serde_json::from_slice(&answer.payload).expect("JSON")
     };
-    let names = ask("$JS.API.STREAM.NAMES".to_owned(), json!({})).await;
+    let mut all = Vec::new();
+    for api in ["$JS.API", "queue"] {
+        let names = ask(format!("{api}.STREAM.NAMES"), json!({})).await;
+        let names = names["streams"].as_array().expect("streams").iter();
+        all.extend(names.map(|name| (api, name.as_str().expect("a name").to_owned())));
+    }
     let mut seen = 0;
-    for name in names["streams"].as_array().expect("streams").iter().filter_map(Value::as_str) {
+    for (api, name) in all {
         let organization = tenant.id;
         let filters = [
             format!("audit.{organization}"),
@@ -233,8 +238,8 @@ async fn streams(system: &System, tenant: &Tenant, canary: &Canary) -> usize {
         for filter in filters {
             let mut next = 1;
             loop {
-                let answer =
-                    ask(format!("$JS.API.STREAM.MSG.GET.{name}"), json!({ "seq": next, "next_by_subj": filter })).await;
+                let question = json!({ "seq": next, "next_by_subj": filter });
+                let answer = ask(format!("{api}.STREAM.MSG.GET.{name}"), question).await;
                 let Some(sequence) = answer["message"]["seq"].as_u64() else { break };
                 let decoded = |part: &str| {
                     let bytes =

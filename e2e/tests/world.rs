@@ -263,7 +263,7 @@ fn plain(url: &str) -> String {
     }
 }
 
-const NATS_USERS: [(&str, NatsUser); 8] = [
+const NATS_USERS: [(&str, NatsUser); 9] = [
     ("gateway", NatsUser::Gateway),
     ("session", NatsUser::Session),
     ("token", NatsUser::Token),
@@ -272,6 +272,7 @@ const NATS_USERS: [(&str, NatsUser); 8] = [
     ("controller", NatsUser::Controller),
     ("jetstream", NatsUser::Jetstream),
     ("lanes", NatsUser::Lanes),
+    ("caller", NatsUser::Caller),
 ];
 
 const POOLS: [(&str, Pool); 5] = [

@@ -5,7 +5,14 @@ use std::{sync::Arc, time::Duration};
 use poem::{Server, listener::Acceptor};
 use serde::Deserialize;
 use shared::{
-    bus::{Bus, Role, caller::Caller, instances, kv::Bucket, standing::Standing},
+    bus::{
+        Bus, Role,
+        caller::Caller,
+        instances,
+        kv::Bucket,
+        queue::{Queue, Side},
+        standing::Standing,
+    },
     config::{self, Reader},
     telemetry,
 };
@@ -66,15 +73,17 @@ pub async fn run() -> anyhow::Result<()> {
     let mut reader = Reader::default();
     let log: Option<telemetry::Log> = reader.read("log");
     let nats: Option<config::Nats> = reader.read("nats");
+    let jetstream: Option<config::Jetstream> = reader.read("jetstream");
     let auth: Option<AuthConfig> = reader.read("auth");
     let gateway: Option<GatewayConfig> = reader.read("gateway");
     reader.finish()?;
-    let (Some(nats), Some(auth), Some(config)) = (nats, auth, gateway) else {
+    let (Some(nats), Some(jetstream), Some(auth), Some(config)) = (nats, jetstream, auth, gateway) else {
         anyhow::bail!("the configuration is incomplete");
     };
     let _logs = telemetry::start_logs_aside(&log.unwrap_or_default())?;
     let metrics = telemetry::start_metrics()?;
-    let bus = Bus::connect(&nats, Role::Gateway).await?;
+    let queue = Queue::connect(&jetstream.on(&nats), Side::Calling).await?;
+    let bus = Bus::connect(&nats, Role::Gateway, Some(queue)).await?;
     let caller = Caller::start(bus.clone()).await?;
     let limits = bus.watch(Bucket::Limits);
     let access = AccessControl::new(Standing::new(bus.watch(Bucket::Access), limits.clone()), caller.clone());

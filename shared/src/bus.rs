@@ -6,6 +6,7 @@ use std::{sync::Arc, time::Duration};
 use async_nats::{Client, ConnectOptions, jetstream};
 use tokio::sync::watch;
 
+use self::queue::Queue;
 use crate::{command::Pool, config, fault::Fault};
 
 pub mod administration;
@@ -20,13 +21,13 @@ mod heard;
 mod inbox;
 mod inflow;
 pub mod instances;
-pub mod intake;
 pub mod kv;
 pub mod lanes;
 mod link;
 mod outgoing;
 mod pace;
 pub mod pass;
+pub mod queue;
 pub mod service;
 pub mod standing;
 pub mod state;
@@ -77,6 +78,7 @@ struct Inner {
     instance: String,
     connections: watch::Receiver<u64>,
     losses: watch::Receiver<u64>,
+    queue: Option<Queue>,
     answers: answers::Answers,
 }
 
@@ -139,8 +141,8 @@ async fn connect(config: &config::Nats, user: &str, name: String, counts: Counts
 }
 
 impl Bus {
-    /// Connects in a role.
-    pub async fn connect(config: &config::Nats, role: Role) -> anyhow::Result<Self> {
+    /// Connects in a role; gateways and tool workers bring their connection to the queue.
+    pub async fn connect(config: &config::Nats, role: Role, queue: Option<Queue>) -> anyhow::Result<Self> {
         let instance = uuid::Uuid::new_v4().simple().to_string();
         let counts = Counts::default();
         let (connections, losses) = (counts.made.subscribe(), counts.lost.subscribe());
@@ -148,7 +150,7 @@ impl Bus {
         // JetStream stands in an account of its own: what of it a role may ask is imported under this prefix.
         let jetstream = jetstream::with_prefix(client.clone(), subject::API_PREFIX);
         let answers = answers::Answers::default();
-        Ok(Self(Arc::new(Inner { client, jetstream, role, instance, connections, losses, answers })))
+        Ok(Self(Arc::new(Inner { client, jetstream, role, instance, connections, losses, queue, answers })))
     }
 
     /// This process's name on the bus: 32 hexadecimal digits, new at each start.
@@ -164,6 +166,12 @@ impl Bus {
     /// Counts connections made: a change means that NATS may have been restarted in between.
     pub fn connections(&self) -> watch::Receiver<u64> {
         self.0.connections.clone()
+    }
+
+    /// The connection to the queue.
+    fn queue(&self) -> Result<&Queue, Fault> {
+        let none = || Fault::internal(format!("{} has no connection to the queue", self.role().name()));
+        self.0.queue.as_ref().ok_or_else(none)
     }
 
     fn link(&self) -> link::Link {
@@ -182,13 +190,17 @@ impl Bus {
         self.0.losses.clone()
     }
 
-    /// True while the connection stands.
+    /// True while the connection stands, and that to the queue.
     pub fn is_connected(&self) -> bool {
         self.0.client.connection_state() == async_nats::connection::State::Connected
+            && self.0.queue.as_ref().is_none_or(Queue::is_connected)
     }
 
     /// Waits until everything written so far has left.
     pub async fn flush(&self) -> Result<(), Fault> {
+        if let Some(queue) = &self.0.queue {
+            queue.flush().await?;
+        }
         self.0.client.flush().await.map_err(|cause| Fault::unavailable("The message queue", cause))
     }
 

@@ -92,10 +92,10 @@ pub struct Nats {
     pub root_certificates: Option<std::path::PathBuf>,
 }
 
-/// `JETSTREAM_*`: how the controller and tool workers reach JetStream's account, on the servers of `NATS_URL`.
+/// `JETSTREAM_*`: how gateways, tool workers and the controller reach JetStream, on the servers of `NATS_URL`.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct Jetstream {
-    /// The controller's user there is the administrator, a tool worker's hears lanes.
+    /// The controller's user is the administrator, a tool worker's hears lanes, a gateway's publishes calls.
     #[serde(default)]
     pub user: Option<String>,
     /// Its password.
@@ -108,8 +108,8 @@ pub struct Jetstream {
 
 impl Jetstream {
     /// Another user on the same servers.
-    pub fn on(self, servers: &Nats) -> Nats {
-        let Self { user, password, credentials } = self;
+    pub fn on(&self, servers: &Nats) -> Nats {
+        let Self { user, password, credentials } = self.clone();
         Nats { user, password, credentials, ..servers.clone() }
     }
 }

@@ -1,6 +1,7 @@
 //! nats-server from the locked environment, with the configuration that production uses and one password per role.
 
 use anyhow::Result;
+use shared::bus::topology::QUEUE_API;
 
 use crate::child::{Layer, Spec};
 use crate::places::{DataDir, Places};
@@ -9,8 +10,8 @@ use crate::readiness::Ready;
 use crate::secrets::Secrets;
 use crate::supervisor::Supervisor;
 
-/// Who connects to NATS: each role has a user of its own with exact permissions (`nats/`), and so has the administrator
-/// of `JetStream`.
+/// Who connects to NATS: each role has a user of its own with exact permissions (`nats/`), and so have the administrator
+/// of `JetStream` and the two sides of the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum NatsUser {
     /// The gateways.
@@ -27,13 +28,15 @@ pub enum NatsUser {
     Controller,
     /// The administrator of `JetStream`, which the controller connects as besides.
     Jetstream,
-    /// Who hears lanes in `JetStream`'s account, which tool workers connect as besides.
+    /// Who works calls off, which tool workers connect as besides.
     Lanes,
+    /// Who publishes calls, which gateways connect as besides.
+    Caller,
 }
 
 impl NatsUser {
     /// Every user.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Gateway,
         Self::Session,
         Self::Token,
@@ -42,6 +45,7 @@ impl NatsUser {
         Self::Controller,
         Self::Jetstream,
         Self::Lanes,
+        Self::Caller,
     ];
 
     /// The user's name.
@@ -55,6 +59,7 @@ impl NatsUser {
             Self::Controller => "controller",
             Self::Jetstream => "jetstream",
             Self::Lanes => "lanes",
+            Self::Caller => "caller",
         }
     }
 
@@ -94,6 +99,8 @@ impl Nats {
             .iter()
             .map(|role| Ok((format!("NATS_PASSWORD_{}", role.user().to_uppercase()), role.password(secrets)?)))
             .collect::<Result<Vec<_>>>()?;
+        // Nobody but the server knows it.
+        let queue_api = format!("{}.>", secrets.password("nats-queue-api")?);
         let store = data.join("nats");
         let spec = |ports: &[u16]| {
             let mut spec = Spec::new("nats", Layer::Nats, places.tool("nats-server"), data.path())
@@ -102,6 +109,7 @@ impl Nats {
                 .variable("NATS_PORT", ports[0].to_string())
                 .variable("NATS_MONITOR_PORT", ports[1].to_string())
                 .variable("NATS_STORE_DIR", &store)
+                .variable(QUEUE_API, &queue_api)
                 .ready(Ready::Answers(format!("http://127.0.0.1:{}/healthz", ports[1])));
             for (name, value) in go_runtime() {
                 spec = spec.variable(name, value);

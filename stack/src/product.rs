@@ -159,7 +159,8 @@ impl Wiring<'_> {
     pub(crate) async fn gateway(&self, number: usize) -> Result<String> {
         let name = format!("gateway-{number}");
         let program = self.places.binary("gateway")?;
-        let bus = self.bus_environment(NatsUser::Gateway)?;
+        let mut bus = self.bus_environment(NatsUser::Gateway)?;
+        bus.push(("JETSTREAM_PASSWORD".to_owned(), NatsUser::Caller.password(self.secrets)?));
         let public = (number > 1).then(|| self.ports.take("gateway-1")).transpose()?;
         let spec = |ports: &[u16]| {
             let spec = Spec::new(&name, Layer::Gateway, &program, self.data.path())

@@ -7,7 +7,6 @@ use shared::{
     Fault,
     bus::{
         envelope::{Envelope, Refusal},
-        intake::Intake,
         work::{Delivered, Slot},
     },
 };
@@ -36,15 +35,14 @@ use self::{
 #[derive(Debug)]
 struct Shift<P> {
     parts: Arc<P>,
-    intake: Intake,
     load: Load,
     tasks: TaskTracker,
 }
 
 impl<P> Clone for Shift<P> {
     fn clone(&self) -> Self {
-        let Self { parts, intake, load, tasks } = self;
-        Self { parts: Arc::clone(parts), intake: intake.clone(), load: load.clone(), tasks: tasks.clone() }
+        let Self { parts, load, tasks } = self;
+        Self { parts: Arc::clone(parts), load: load.clone(), tasks: tasks.clone() }
     }
 }
 
@@ -53,13 +51,12 @@ impl<P> Clone for Shift<P> {
 /// as the organizations' limits allow, until there is a turn here or another worker has room.
 pub async fn serve<P: Dispatch>(
     parts: Arc<P>,
-    intake: Intake,
     load: Load,
     beginnings: Beginnings,
     tasks: TaskTracker,
     stop: CancellationToken,
 ) -> Result<(), Fault> {
-    let shift = Shift { parts, intake, load, tasks };
+    let shift = Shift { parts, load, tasks };
     let (worked, taken_over) = tokio::join!(work_off(&shift, beginnings, &stop), take_over(&shift, &stop));
     worked.and(taken_over)
 }
@@ -71,7 +68,7 @@ async fn work_off<P: Dispatch>(
 ) -> Result<(), Fault> {
     let mut first = Some(beginnings);
     while !stop.is_cancelled() {
-        let mut work = shift.parts.bus().work(&shift.intake, P::POOL).await?;
+        let mut work = shift.parts.bus().work(P::POOL).await?;
         if let Some(beginnings) = first.take() {
             tokio::select! {
                 () = work.wait_until_known() => beginnings.one_began(),

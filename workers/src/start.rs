@@ -5,7 +5,14 @@ use std::{sync::Arc, time::Duration};
 use serde::Deserialize;
 use shared::{
     Fault,
-    bus::{Bus, Role, administration::Administration, intake::Intake, kv::Bucket, standing::Standing, streams::Sizes},
+    bus::{
+        Bus, Role,
+        administration::Administration,
+        kv::Bucket,
+        queue::{Queue, Side},
+        standing::Standing,
+        streams::Sizes,
+    },
     command::Pool,
     config::{self, Reader},
     db::Database,
@@ -67,7 +74,7 @@ const fn default_grace() -> u64 {
 
 /// `QUEUE_*`: the streams' sizes, for the controller.
 #[derive(Clone, Copy, Debug, Deserialize)]
-struct Queue {
+struct Streams {
     /// Most calls of one organization, waiting and running together.
     #[serde(default = "default_bound", deserialize_with = "config::number")]
     calls_per_organization: u16,
@@ -97,7 +104,7 @@ struct Configuration {
     database: config::Database,
     ops: Ops,
     worker: Worker,
-    queue: Queue,
+    streams: Streams,
     egress: EgressConfig,
     vault: Option<VaultConfig>,
     fastmcp: Option<FastMcpConfig>,
@@ -115,7 +122,7 @@ fn read(pool: Pool) -> Result<Configuration, config::Problems> {
     let database = reader.read("database");
     let ops = reader.read("ops");
     let worker = reader.read("worker");
-    let queue = reader.read("queue");
+    let streams = reader.read("queue");
     let egress = reader.read("egress");
     let vault = if seals { reader.read("vault").map(Some) } else { Some(None) };
     let mut service = |prefix: &str, url: &str| {
@@ -133,7 +140,7 @@ fn read(pool: Pool) -> Result<Configuration, config::Problems> {
             database: database?,
             ops: ops?,
             worker: worker?,
-            queue: queue?,
+            streams: streams?,
             egress: egress?,
             vault: vault?,
             fastmcp: fastmcp?,
@@ -168,7 +175,11 @@ pub async fn run(pool: Pool) -> anyhow::Result<()> {
     let _logs = telemetry::start_logs_aside(&log.unwrap_or_default())?;
     let metrics = telemetry::start_metrics()?;
     let configuration = read(pool)?;
-    let bus = Bus::connect(&configuration.nats, Role::Pool(pool)).await?;
+    let queue = match pool {
+        Pool::Tool => Some(Queue::connect(&configuration.jetstream.on(&configuration.nats), Side::Working).await?),
+        Pool::Session | Pool::Token | Pool::Audit | Pool::Controller => None,
+    };
+    let bus = Bus::connect(&configuration.nats, Role::Pool(pool), queue).await?;
     let database = Database::open(&configuration.database, &format!("switchboard-{}", pool.name()))?;
     let stop = CancellationToken::new();
     // Before anybody is told that this worker is ready.
@@ -297,7 +308,6 @@ async fn tool(
     load: Option<Load>,
     shift: Shift,
 ) -> anyhow::Result<()> {
-    let intake = Intake::connect(&configuration.jetstream.on(&configuration.nats)).await?;
     let vault = vault(configuration.vault)?;
     let egress = Egress::new(&configuration.egress)?;
     let mut proxy_url = None;
@@ -333,7 +343,7 @@ async fn tool(
     tokio::spawn(tools::news::follow_sessions(Arc::clone(&parts), shift.stop.clone()));
     let load = load.unwrap_or_else(|| Load::new(configuration.worker.capacity));
     let Shift { beginnings, tasks, stop, .. } = shift.clone();
-    let queue = tokio::spawn(queued::serve(Arc::clone(&parts), intake, load, beginnings, tasks, stop));
+    let queue = tokio::spawn(queued::serve(Arc::clone(&parts), load, beginnings, tasks, stop));
     shift.hear_direct(parts).await?;
     queue.await??;
     shift.finish().await;
@@ -354,7 +364,7 @@ async fn audit(bus: Bus, database: Database, shift: Shift) -> anyhow::Result<()>
 }
 
 async fn control(configuration: Configuration, bus: Bus, database: Database, shift: Shift) -> anyhow::Result<()> {
-    let Queue { calls_per_organization, files_mebibytes, replicas } = configuration.queue;
+    let Streams { calls_per_organization, files_mebibytes, replicas } = configuration.streams;
     let sizes = Sizes { calls_per_organization, files_mebibytes, replicas };
     let administration = Administration::connect(&configuration.jetstream.on(&configuration.nats)).await?;
     let limits = bus.watch(Bucket::Limits);

@@ -9,7 +9,7 @@ use shared::{
     id::{OrganizationId, PARTITIONS},
 };
 
-use super::{ADMINISTRATOR, LISTENER, POOLS, ROLES, wire::Wire};
+use super::{ADMINISTRATOR, CALLER, LISTENER, POOLS, ROLES, wire::Wire};
 use crate::world::System;
 
 /// An act: what is tried, who may, and whether it can be tried by those without disturbing others.
@@ -57,7 +57,7 @@ pub(crate) async fn every_role_is_held_to_its_subjects(system: Arc<System>) {
     assert_eq!(Role::ALL.map(Role::name), ROLES, "a new role has to be thought about here");
     let acts = acts();
     let (mut refused, mut done) = (0, 0);
-    for role in ROLES.into_iter().chain([ADMINISTRATOR, LISTENER]) {
+    for role in ROLES.into_iter().chain([ADMINISTRATOR, CALLER, LISTENER]) {
         let mut attacker = Wire::connect(&system, role).await;
         let mut holder = Wire::connect(&system, role).await;
         for act in &acts {
@@ -125,8 +125,10 @@ fn listening() -> Vec<Act> {
         acts.push(Act::subscribe(everything, None, &["gateway"]).harmless());
     }
     for role in ROLES {
-        acts.push(Act::subscribe(format!("_INBOX_{role}.>"), None, &[role]).harmless());
-        acts.push(Act::subscribe(format!("_INBOX_{role}.*.*"), Some("spies"), &[role]).harmless());
+        // What the queue says comes to the gateways' inbox in its own account.
+        let own: &[&'static str] = if role == "gateway" { &["gateway", CALLER] } else { &[role] };
+        acts.push(Act::subscribe(format!("_INBOX_{role}.>"), None, own).harmless());
+        acts.push(Act::subscribe(format!("_INBOX_{role}.*.*"), Some("spies"), own).harmless());
     }
     for pool in POOLS {
         for subject in [format!("cmd.{pool}.>"), format!("cmd.{pool}.*.*.*"), format!("cmd.{pool}.nothing.never.*")] {
@@ -161,7 +163,7 @@ fn sending() -> Vec<Act> {
         let fills: &[&'static str] = if pool == "tool" { &[LISTENER] } else { &[] };
         acts.push(Act::publish(format!("work.{pool}"), fills));
         acts.push(Act::publish(format!("cmd.{pool}.fill"), &["gateway", pool]));
-        acts.push(Act::publish(format!("calls.{}.{pool}.{organization}", organization.partition()), &["gateway"]));
+        acts.push(Act::publish(format!("calls.{}.{pool}.{organization}", organization.partition()), &[CALLER]));
     }
     acts.push(Act::publish(format!("calls.{PARTITIONS}.tool.{organization}"), &[]));
     acts.push(Act::publish(format!("audit.{organization}"), &POOLS));
@@ -275,9 +277,11 @@ fn jetstream() -> Vec<Act> {
             acts.extend(administering(&format!("STREAM.INFO.{stream}")));
         }
         acts.extend(administering(&format!("CONSUMER.CREATE.{stream}.spy.audit.x")));
-        let acknowledgers: &[&'static str] = if stream.starts_with("CALLS_") { &["tool"] } else { &[] };
+        let acknowledgers: &[&'static str] = if stream.starts_with("CALLS_") { &[LISTENER] } else { &[] };
         acts.push(Act::publish(format!("$JS.ACK.{stream}.spy.1.1.1.1.0"), acknowledgers));
-        acts.push(Act::publish(format!("$JS.ACK._.ROLES.{stream}.spy.1.1.1.1.0.x"), &[]));
+        for account in ["ROLES", "QUEUE"] {
+            acts.push(Act::publish(format!("$JS.ACK._.{account}.{stream}.spy.1.1.1.1.0.x"), &[]));
+        }
         acts.push(Act::publish(format!("$JS.FC.{stream}.spy.x"), &[]));
         acts.push(Act::publish(format!("$JS.SNAPSHOT.ACK.{stream}.x"), &[]));
     }
@@ -290,6 +294,10 @@ fn jetstream() -> Vec<Act> {
 }
 
 /// The administrator's alone, in its own account; under no other name can a role ask for it.
-fn administering(request: &str) -> [Act; 2] {
-    [Act::publish(format!("$JS.API.{request}"), &[ADMINISTRATOR]), Act::publish(format!("js.{request}"), &[])]
+fn administering(request: &str) -> [Act; 3] {
+    [
+        Act::publish(format!("$JS.API.{request}"), &[ADMINISTRATOR]),
+        Act::publish(format!("queue.{request}"), &[ADMINISTRATOR]),
+        Act::publish(format!("js.{request}"), &[]),
+    ]
 }

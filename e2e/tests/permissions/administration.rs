@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use shared::id::OrganizationId;
 
-use super::{LISTENER, ROLES, wire::Wire};
+use super::{CALLER, LISTENER, ROLES, wire::Wire};
 use crate::world::System;
 
 /// Subject and body of a request for a push consumer.
@@ -20,7 +20,13 @@ fn consumer(stream: &str, name: &str, filter: &str, deliver: &str, group: Option
         config["deliver_group"] = group.into();
     }
     let body = json!({ "stream_name": stream, "config": config, "action": "create" });
-    (format!("$JS.API.CONSUMER.CREATE.{stream}.{name}.{filter}"), body)
+    (api(&format!("CONSUMER.CREATE.{stream}.{name}.{filter}")), body)
+}
+
+/// A request of the administrator, in the account that holds its stream.
+fn api(request: &str) -> String {
+    let prefix = if request.contains(".CALLS_") { "queue" } else { "$JS.API" };
+    format!("{prefix}.{request}")
 }
 
 async fn refused(wire: &mut Wire, role: &str, subject: &str, body: &Value) {
@@ -33,7 +39,7 @@ async fn refused(wire: &mut Wire, role: &str, subject: &str, body: &Value) {
 
 /// The error code of a consumer's or stream's information; 404 when it does not exist.
 async fn code_of(administrator: &mut Wire, what: &str) -> Value {
-    administrator.request(&format!("$JS.API.{what}"), &Value::Null).await["error"]["code"].clone()
+    administrator.request(&api(what), &Value::Null).await["error"]["code"].clone()
 }
 
 pub(crate) async fn a_consumer_into_the_gateways_inbox_steals_no_work(system: Arc<System>) {
@@ -41,7 +47,7 @@ pub(crate) async fn a_consumer_into_the_gateways_inbox_steals_no_work(system: Ar
     let organization = OrganizationId(tenant.id);
     let stream = format!("CALLS_{}", organization.partition());
     let mut administrator = Wire::connect(&system, "jetstream").await;
-    for role in ROLES {
+    for role in ROLES.into_iter().chain([CALLER, LISTENER]) {
         let mut thief = Wire::connect(&system, role).await;
         let name = format!("thief_{role}_{}", tenant.id.simple());
         let filter = format!("calls.{}.tool.{organization}", organization.partition());
@@ -49,6 +55,7 @@ pub(crate) async fn a_consumer_into_the_gateways_inbox_steals_no_work(system: Ar
         let (subject, body) = consumer(&stream, &name, &filter, &inbox, None);
         for subject in [
             subject,
+            format!("queue.CONSUMER.CREATE.{stream}.{name}"),
             format!("$JS.API.CONSUMER.CREATE.{stream}.{name}"),
             format!("$JS.API.CONSUMER.DURABLE.CREATE.{stream}.{name}"),
             format!("$JS.API.CONSUMER.CREATE.{stream}"),
@@ -64,42 +71,37 @@ pub(crate) async fn a_consumer_into_the_gateways_inbox_steals_no_work(system: Ar
 }
 
 /// Not even the administrator leads a stream into the roles' account: a deliver subject means its own
-/// account's. The same consumer delivers where the administrator itself listens, so the silence means
-/// something. Subjects of a pool without lanes are used, so that no call is touched.
+/// account's. The same consumer delivers to the caller there, so the silence means something. Subjects of a
+/// pool without lanes are used, so that no call is touched.
 async fn the_roles_account_is_out_of_reach(
     system: &System,
     administrator: &mut Wire,
     stream: &str,
     organization: OrganizationId,
 ) {
-    let mut gateway = Wire::connect(system, "gateway").await;
+    let (mut gateway, mut caller) = (Wire::connect(system, "gateway").await, Wire::connect(system, CALLER).await);
     let name = format!("granted_{}", organization.0.simple());
     let lane = format!("calls.{}.audit.{organization}", organization.partition());
-    assert_eq!(gateway.publish_with(&lane, None, &[("Org", "x")], b"loot").await, None);
+    assert_eq!(caller.publish_with(&lane, None, &[("Org", "x")], b"loot").await, None);
     let (subject, body) = consumer(stream, &name, &lane, &gateway.inbox, None);
     let made = administrator.request(&subject, &body).await;
     assert!(made["error"].is_null(), "{made}");
-    let info = administrator.request(&format!("$JS.API.CONSUMER.INFO.{stream}.{name}"), &Value::Null).await;
+    let info = administrator.request(&api(&format!("CONSUMER.INFO.{stream}.{name}")), &Value::Null).await;
     assert_eq!((&info["num_pending"], &info["num_ack_pending"]), (&json!(1), &json!(0)), "{info}");
     assert!(gateway.heard().await.is_empty(), "the gateway heard what a stream holds");
-    let gone = administrator.request(&format!("$JS.API.CONSUMER.DELETE.{stream}.{name}"), &Value::Null).await;
+    let gone = administrator.request(&api(&format!("CONSUMER.DELETE.{stream}.{name}")), &Value::Null).await;
     assert_eq!(gone["success"], true, "{gone}");
-    let (subject, body) = consumer(stream, &name, &lane, &administrator.inbox, None);
-    assert_eq!(administrator.publish(&subject, body.to_string().as_bytes()).await, None);
-    // The message may overtake the word about its consumer.
-    let mut came = Vec::new();
-    for _ in 0..2 {
-        came.push(administrator.next("the message by way of the consumer, and the word about it").await);
-    }
-    let taken = came.remove(usize::from(came[0].subject != lane));
-    assert!(came[0].json()["error"].is_null(), "{}", came[0].json());
+    let (subject, body) = consumer(stream, &name, &lane, &caller.inbox, None);
+    let made = administrator.request(&subject, &body).await;
+    assert!(made["error"].is_null(), "{made}");
+    let taken = caller.next("the message by way of the consumer").await;
     assert_eq!((taken.subject.as_str(), taken.payload.as_slice()), (lane.as_str(), b"loot".as_slice()));
-    // The tool pool may acknowledge in these streams; it clears the message away.
+    // Who works calls off may acknowledge in these streams, and clears the message away.
     let acknowledgement = taken.reply.expect("a delivery of a stream");
-    let mut tool = Wire::connect(system, "tool").await;
-    assert_eq!(tool.publish(&acknowledgement, b"+ACK").await, None);
-    tool.next("the confirmation").await;
-    let gone = administrator.request(&format!("$JS.API.CONSUMER.DELETE.{stream}.{name}"), &Value::Null).await;
+    let mut worker = Wire::connect(system, LISTENER).await;
+    assert_eq!(worker.publish(&acknowledgement, b"+ACK").await, None);
+    worker.next("the confirmation").await;
+    let gone = administrator.request(&api(&format!("CONSUMER.DELETE.{stream}.{name}")), &Value::Null).await;
     assert_eq!(gone["success"], true, "{gone}");
 }
 
@@ -113,7 +115,7 @@ pub(crate) async fn a_consumer_into_a_command_subject_forges_no_command(system: 
         (format!("cmd.token.configurations.remove.{}", victim.id), Some("token")),
         ("work.tool".to_owned(), Some("w")),
     ];
-    for role in ROLES {
+    for role in ROLES.into_iter().chain([CALLER, LISTENER]) {
         let mut forger = Wire::connect(&system, role).await;
         // Streams that the role can write into, where it can into any.
         let sources = [
@@ -139,19 +141,24 @@ pub(crate) async fn a_consumer_into_a_command_subject_forges_no_command(system: 
 
 pub(crate) async fn only_the_administrator_administers_streams(system: Arc<System>) {
     let mut administrator = Wire::connect(&system, "jetstream").await;
-    let before = administrator.request("$JS.API.STREAM.NAMES", &Value::Null).await;
-    assert!(before["streams"].as_array().is_some_and(|names| names.len() > 20), "{before}");
-    for role in ROLES.into_iter().chain([LISTENER]) {
+    let mut names = [Value::Null, Value::Null];
+    for (api, names) in ["$JS.API", "queue"].iter().zip(&mut names) {
+        *names = administrator.request(&format!("{api}.STREAM.NAMES"), &Value::Null).await["streams"].take();
+        assert!(names.as_array().is_some_and(|names| names.len() >= 9), "{api}: {names}");
+    }
+    for role in ROLES.into_iter().chain([CALLER, LISTENER]) {
         let mut wire = Wire::connect(&system, role).await;
         let spy = format!("SPY_{}", role.to_uppercase());
         // A stream over the commands would keep every secret that passes.
         let create = json!({ "name": spy, "subjects": ["cmd.token.>"], "storage": "memory" });
         refused(&mut wire, role, &format!("$JS.API.STREAM.CREATE.{spy}"), &create).await;
-        for stream in ["AUDIT", "CALLS_0", "KV_ACCESS"] {
-            refused(&mut wire, role, &format!("$JS.API.STREAM.DELETE.{stream}"), &json!({})).await;
-            refused(&mut wire, role, &format!("$JS.API.STREAM.PURGE.{stream}"), &json!({})).await;
+        for (api, stream) in
+            [("$JS.API", "AUDIT"), ("$JS.API", "CALLS_0"), ("queue", "CALLS_0"), ("$JS.API", "KV_ACCESS")]
+        {
+            refused(&mut wire, role, &format!("{api}.STREAM.DELETE.{stream}"), &json!({})).await;
+            refused(&mut wire, role, &format!("{api}.STREAM.PURGE.{stream}"), &json!({})).await;
             let update = json!({ "name": stream, "subjects": ["elsewhere"] });
-            refused(&mut wire, role, &format!("$JS.API.STREAM.UPDATE.{stream}"), &update).await;
+            refused(&mut wire, role, &format!("{api}.STREAM.UPDATE.{stream}"), &update).await;
         }
         refused(&mut wire, role, "$JS.API.CONSUMER.DELETE.AUDIT.writer", &json!({})).await;
         if role != "audit" {
@@ -167,8 +174,10 @@ pub(crate) async fn only_the_administrator_administers_streams(system: Arc<Syste
         let answer = administrator.request(&format!("$JS.API.STREAM.{act}.AUDIT"), &body).await;
         assert!(answer["error"]["code"].is_number(), "{act}: {answer}");
     }
-    let after = administrator.request("$JS.API.STREAM.NAMES", &Value::Null).await;
-    assert_eq!(before["streams"], after["streams"]);
+    for (api, before) in ["$JS.API", "queue"].iter().zip(&names) {
+        let after = administrator.request(&format!("{api}.STREAM.NAMES"), &Value::Null).await;
+        assert_eq!(*before, after["streams"], "{api}");
+    }
 }
 
 pub(crate) async fn a_heartbeat_cannot_wipe_those_of_others(system: Arc<System>) {

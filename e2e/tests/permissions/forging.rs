@@ -16,7 +16,7 @@ use shared::{
 };
 use tokio::sync::Mutex;
 
-use super::wire::Wire;
+use super::{ADMINISTRATOR, CALLER, LISTENER, wire::Wire};
 use crate::world::{PATIENCE, System};
 
 /// Refusals are counted per process: these tests take turns, so that each counts its own.
@@ -129,9 +129,9 @@ fn refused(payload: &[u8]) -> Fault {
 
 /// Waits until nothing of the organization lies in its lane any more.
 async fn is_acknowledged(system: &System, lane: &str, partition: u16) {
-    let mut administrator = Wire::connect(system, "jetstream").await;
+    let mut administrator = Wire::connect(system, ADMINISTRATOR).await;
     let empty = async {
-        let stream = format!("$JS.API.STREAM.INFO.CALLS_{partition}");
+        let stream = format!("queue.STREAM.INFO.CALLS_{partition}");
         loop {
             let info = administrator.request(&stream, &json!({ "subjects_filter": lane })).await;
             assert!(info["state"].is_object(), "{info}");
@@ -210,8 +210,8 @@ pub(crate) async fn a_queued_message_with_a_forged_reply_is_refused_and_acknowle
     // Opens the lane.
     assert_eq!(tenant.call("demo", "echo", json!({ "text": "before" })).await.status, 200);
     let _turn = TURN.lock().await;
-    let mut forger = Wire::connect(&system, "gateway").await;
-    let inbox = forger.inbox.clone();
+    let (mut forger, mut accomplice) = (Wire::connect(&system, CALLER).await, Wire::connect(&system, "gateway").await);
+    let inbox = accomplice.inbox.clone();
     let lane = subject::queued(Pool::Tool, organization);
     let envelope = |reply: &str| Envelope::queued(organization, "tools.call", reply);
     let attempts = [
@@ -228,7 +228,7 @@ pub(crate) async fn a_queued_message_with_a_forged_reply_is_refused_and_acknowle
         eventually_refused(&system, "tool", reason, before + 1).await;
     }
     is_acknowledged(&system, &lane, organization.partition()).await;
-    assert!(forger.heard().await.is_empty(), "nobody answers a forger");
+    assert!(accomplice.heard().await.is_empty(), "nobody answers a forger");
     assert_eq!(tenant.call("demo", "echo", json!({ "text": "after" })).await.status, 200);
 }
 
@@ -237,8 +237,8 @@ pub(crate) async fn undecodable_or_unknown_queued_messages_are_answered_and_ackn
     let organization = OrganizationId(tenant.id);
     assert_eq!(tenant.call("demo", "echo", json!({ "text": "before" })).await.status, 200);
     let _turn = TURN.lock().await;
-    let mut wire = Wire::connect(&system, "gateway").await;
-    let inbox = wire.inbox.clone();
+    let (mut caller, mut gateway) = (Wire::connect(&system, CALLER).await, Wire::connect(&system, "gateway").await);
+    let inbox = gateway.inbox.clone();
     let lane = subject::queued(Pool::Tool, organization);
     for (command, payload) in [
         ("tools.call", b"\xc1".as_slice()),
@@ -246,20 +246,19 @@ pub(crate) async fn undecodable_or_unknown_queued_messages_are_answered_and_ackn
         ("tools.explode", b"\x80"),
         ("configurations.list", b"\x80"),
     ] {
-        Envelope::queued(organization, command, &inbox).send(&mut wire, &lane, None, payload).await;
-        assert_eq!(refused(&answer(&mut wire).await).code, Code::Invalid, "{command}");
+        Envelope::queued(organization, command, &inbox).send(&mut caller, &lane, None, payload).await;
+        assert_eq!(refused(&answer(&mut gateway).await).code, Code::Invalid, "{command}");
     }
     is_acknowledged(&system, &lane, organization.partition()).await;
     assert_eq!(tenant.call("demo", "echo", json!({ "text": "after" })).await.status, 200);
 }
 
-/// Should somebody get a consumer past the permissions: what a stream delivers still carries the
-/// stream's own subject, and is refused where it is no lane's.
-pub(crate) async fn a_message_no_role_could_have_sent_harms_nobody(system: Arc<System>) {
+/// Not even who may create consumers makes a delivery of what it likes: streams of another account deliver in
+/// theirs, where no worker hears.
+pub(crate) async fn what_another_account_holds_is_no_delivery(system: Arc<System>) {
     let victim = system.organization().await;
     assert_eq!(victim.call("demo", "echo", json!({ "text": "before" })).await.status, 200);
-    let _turn = TURN.lock().await;
-    let mut administrator = Wire::connect(&system, "jetstream").await;
+    let mut administrator = Wire::connect(&system, ADMINISTRATOR).await;
     let mut forger = Wire::connect(&system, "gateway").await;
     let inbox = forger.inbox.clone();
     let name = format!("deputy_{}", victim.id.simple());
@@ -275,15 +274,15 @@ pub(crate) async fn a_message_no_role_could_have_sent_harms_nobody(system: Arc<S
         )
         .await;
     assert!(made["error"].is_null(), "{made}");
-    let before = refusals(&system, "tool", "subject").await;
     Envelope::queued(OrganizationId(victim.id), "tools.call", &inbox)
         .with("Nats-TTL", "30")
         .send(&mut forger, &filter, None, &list())
         .await;
-    eventually_refused(&system, "tool", "subject", before + 1).await;
-    assert!(forger.heard().await.is_empty(), "nobody answers a forger");
+    let info = administrator.request(&format!("$JS.API.CONSUMER.INFO.KV_INSTANCES.{name}"), &Value::Null).await;
+    assert_eq!((&info["num_pending"], &info["delivered"]["consumer_seq"]), (&json!(1), &json!(0)), "{info}");
     let gone = administrator.request(&format!("$JS.API.CONSUMER.DELETE.KV_INSTANCES.{name}"), &Value::Null).await;
     assert_eq!(gone["success"], true, "{gone}");
+    assert!(forger.heard().await.is_empty(), "nobody answers a forger");
     assert_eq!(victim.call("demo", "echo", json!({ "text": "after" })).await.status, 200);
 }
 
@@ -292,7 +291,8 @@ pub(crate) async fn who_hears_lanes_can_make_no_delivery(system: Arc<System>) {
     assert_eq!(victim.call("demo", "echo", json!({ "text": "before" })).await.status, 200);
     let _turn = TURN.lock().await;
     // Answers come where gateways hear.
-    let (mut forger, mut accomplice) = (Wire::connect(&system, "lanes").await, Wire::connect(&system, "gateway").await);
+    let (mut forger, mut accomplice) =
+        (Wire::connect(&system, LISTENER).await, Wire::connect(&system, "gateway").await);
     let (inbox, organization) = (accomplice.inbox.clone(), OrganizationId(victim.id));
     let before = refusals(&system, "tool", "not_from_a_stream").await;
     // A delivery names where it is acknowledged, and the server lets no client do that.

@@ -2,7 +2,8 @@
 //! asker's permissions. An answer without a payload is a valid request to delete; one with a payload
 //! of the asker's making is a valid request for anything. So no answer that a role can provoke may
 //! reach a subject that means something: JetStream's own, another pool's commands, the audit trail.
-//! What keeps it from there: JetStream stands in another account, and answers go back to the asker's.
+//! What keeps it from there: JetStream stands in another account, and answers go back to the asker's; in the queue's,
+//! where calls are published and worked off without crossing, its API is closed.
 //!
 //! Streams of this test's own are attacked: should an attack work, nothing else is harmed.
 
@@ -15,7 +16,7 @@ use shared::{
 };
 use uuid::Uuid;
 
-use super::{ROLES, wire::Wire};
+use super::{CALLER, LISTENER, ROLES, wire::Wire};
 use crate::world::{PATIENCE, System};
 
 /// A request whose answer a role may provoke; it is answered by JetStream, not by our code.
@@ -51,7 +52,15 @@ fn requests(role: &str, tag: &str, lane: &str) -> Vec<Request> {
     for word in ["+ACK", "+WPI"] {
         requests.push(Request { subject: lane.to_owned(), body: word.to_owned() });
     }
+    // The server says of a call that it is kept. It is nobody's: no lane holds it.
+    let nobody = OrganizationId::new();
+    requests.push(Request { subject: format!("calls.{}.audit.{nobody}", nobody.partition()), body: "{}".to_owned() });
     requests
+}
+
+/// The account that a user's JetStream is, by its API's name for the administrator.
+fn api_of(user: &str) -> &'static str {
+    if [CALLER, LISTENER].contains(&user) { "queue" } else { "$JS.API" }
 }
 
 /// Where a delivery of an organization's lane is acknowledged.
@@ -63,19 +72,20 @@ async fn acknowledgement(system: &System) -> String {
 }
 
 struct Target {
+    api: &'static str,
     stream: String,
     consumer: String,
 }
 
 impl Target {
     /// A stream with a consumer and three messages, nobody's but this test's.
-    async fn new(administrator: &mut Wire, tag: &str) -> Self {
-        let target = Self { stream: format!("SCRATCH_{tag}"), consumer: "reader".to_owned() };
+    async fn new(administrator: &mut Wire, api: &'static str, tag: &str) -> Self {
+        let target = Self { api, stream: format!("SCRATCH_{tag}"), consumer: "reader".to_owned() };
         let stream = json!({ "name": target.stream, "subjects": [format!("scratch.{tag}.*")], "storage": "memory" });
-        let made = administrator.request(&format!("$JS.API.STREAM.CREATE.{}", target.stream), &stream).await;
+        let made = administrator.request(&format!("{api}.STREAM.CREATE.{}", target.stream), &stream).await;
         assert!(made["error"].is_null(), "{made}");
         let consumer = json!({ "stream_name": target.stream, "config": { "durable_name": target.consumer, "ack_policy": "explicit" } });
-        let path = format!("$JS.API.CONSUMER.DURABLE.CREATE.{}.{}", target.stream, target.consumer);
+        let path = format!("{api}.CONSUMER.DURABLE.CREATE.{}.{}", target.stream, target.consumer);
         let made = administrator.request(&path, &consumer).await;
         assert!(made["error"].is_null(), "{made}");
         target
@@ -83,34 +93,36 @@ impl Target {
 
     /// What must not be reachable by an answer.
     fn attacks(&self, tag: &str) -> Vec<String> {
-        let Self { stream, consumer } = self;
-        vec![
-            format!("$JS.API.CONSUMER.DELETE.{stream}.{consumer}"),
-            format!("$JS.API.STREAM.PURGE.{stream}"),
-            format!("$JS.API.STREAM.DELETE.{stream}"),
-            format!("$JS.API.STREAM.CREATE.LOOT_{tag}"),
-            format!("js.STREAM.DELETE.{stream}"),
-        ]
+        let Self { stream, consumer, .. } = self;
+        let acts = [
+            format!("CONSUMER.DELETE.{stream}.{consumer}"),
+            format!("STREAM.PURGE.{stream}"),
+            format!("STREAM.DELETE.{stream}"),
+            format!("STREAM.CREATE.LOOT_{tag}"),
+        ];
+        let apis = ["$JS.API", "js", "queue", "nowhere"].into_iter();
+        apis.flat_map(|api| acts.iter().map(move |act| format!("{api}.{act}"))).collect()
     }
-}
 
-async fn exists(administrator: &mut Wire, what: &str) -> bool {
-    administrator.request(&format!("$JS.API.{what}"), &Value::Null).await["error"].is_null()
+    async fn exists(&self, administrator: &mut Wire, what: &str) -> bool {
+        administrator.request(&format!("{}.{what}", self.api), &Value::Null).await["error"].is_null()
+    }
 }
 
 pub(crate) async fn an_answer_carries_no_role_past_its_permissions(system: Arc<System>) {
     let mut administrator = Wire::connect(&system, "jetstream").await;
     let lane = acknowledgement(&system).await;
     let mut broken = Vec::new();
-    for role in ROLES {
+    for role in ROLES.into_iter().chain([CALLER, LISTENER]) {
         let tag = Uuid::new_v4().simple().to_string();
-        let target = Target::new(&mut administrator, &tag).await;
+        let target = Target::new(&mut administrator, api_of(role), &tag).await;
         let mut attacker = Wire::connect(&system, role).await;
         // A stream over whatever the attacker likes, as the value of the one entry that it may write.
         let loot = json!({ "name": format!("LOOT_{tag}"), "subjects": [format!("loot.{tag}.>")], "storage": "memory" });
         let key = format!("$KV.INSTANCES.{role}.loot-{tag}");
         let ttl = [("Nats-TTL", "30")];
-        assert_eq!(attacker.publish_with(&key, None, &ttl, loot.to_string().as_bytes()).await, None);
+        let refusal = attacker.publish_with(&key, None, &ttl, loot.to_string().as_bytes()).await;
+        assert_eq!(refusal.is_some(), api_of(role) == "queue", "{role}: {refusal:?}");
         for attack in target.attacks(&tag) {
             for Request { subject, body } in requests(role, &tag, &lane) {
                 // Refused or not: what counts is what happens over there.
@@ -128,13 +140,13 @@ pub(crate) async fn an_answer_carries_no_role_past_its_permissions(system: Arc<S
             (format!("STREAM.INFO.{}", target.stream), true),
             (format!("STREAM.INFO.LOOT_{tag}"), false),
         ] {
-            if exists(&mut administrator, &what).await != wanted {
+            if target.exists(&mut administrator, &what).await != wanted {
                 broken.push(format!("{role} {} {what}", if wanted { "deleted" } else { "created" }));
             }
         }
         broken.extend(forged_messages(&mut attacker, &mut administrator, role, &tag, &lane).await);
         for stream in [&target.stream, &format!("LOOT_{tag}")] {
-            administrator.request(&format!("$JS.API.STREAM.DELETE.{stream}"), &Value::Null).await;
+            administrator.request(&format!("{}.STREAM.DELETE.{stream}", target.api), &Value::Null).await;
         }
     }
     assert!(broken.is_empty(), "{broken:#?}");
@@ -149,16 +161,14 @@ async fn forged_messages(
     lane: &str,
 ) -> Vec<String> {
     let nobody = OrganizationId::new();
-    let mut targets = vec![(
-        format!("calls.{}.tool.{nobody}", nobody.partition()),
-        format!("CALLS_{}", nobody.partition()),
-        "gateway",
-    )];
+    let mut targets =
+        vec![(format!("calls.{}.tool.{nobody}", nobody.partition()), format!("CALLS_{}", nobody.partition()), CALLER)];
     targets.push((format!("audit.{nobody}"), "AUDIT".to_owned(), "every pool"));
     targets.push((format!("$KV.LIMITS.{tag}"), "KV_LIMITS".to_owned(), "session"));
     let mut forged = Vec::new();
     for (subject, stream, holder) in targets {
-        if role == holder || (holder == "every pool" && role != "gateway") {
+        let is_pool = ![ROLES[0], CALLER, LISTENER].contains(&role);
+        if role == holder || (holder == "every pool" && is_pool) {
             continue;
         }
         for Request { subject: request, body } in requests(role, tag, lane) {
@@ -167,7 +177,8 @@ async fn forged_messages(
         // The server's own words may arrive: they say nothing that the role chose, and nobody can read
         // them as a command, an event or a limit.
         let last = json!({ "last_by_subj": subject });
-        let found = administrator.request(&format!("$JS.API.STREAM.MSG.GET.{stream}"), &last).await;
+        let api = if stream.starts_with("CALLS_") { "queue" } else { "$JS.API" };
+        let found = administrator.request(&format!("{api}.STREAM.MSG.GET.{stream}"), &last).await;
         let Some(data) =
             found["message"]["seq"].as_u64().map(|_| found["message"]["data"].as_str().unwrap_or_default())
         else {
@@ -175,11 +186,13 @@ async fn forged_messages(
         };
         let text = base64::Engine::decode(&base64::prelude::BASE64_STANDARD, data).unwrap_or_default();
         let word: Value = serde_json::from_slice(&text).unwrap_or_default();
-        if word["stream"].is_null() && word["type"].is_null() {
+        // An empty one in a lane is refused by its worker, and shows whose it is not.
+        let is_void = text.is_empty() && role == LISTENER && api == "queue";
+        if word["stream"].is_null() && word["type"].is_null() && !is_void {
             forged.push(format!("{role} sent to {subject}: {}", String::from_utf8_lossy(&text)));
         }
         if stream != "AUDIT" {
-            administrator.request(&format!("$JS.API.STREAM.PURGE.{stream}"), &json!({ "filter": subject })).await;
+            administrator.request(&format!("{api}.STREAM.PURGE.{stream}"), &json!({ "filter": subject })).await;
         }
     }
     forged
@@ -219,7 +232,7 @@ pub(crate) async fn forged_news_are_not_believed_and_hide_no_genuine_ones(system
     let changed = operator.send(change.header("if-match", "*").json(&json!({ "concurrency_limit": 3 }))).await;
     assert_eq!(changed.status, 200, "{}", changed.text);
     let mut administrator = Wire::connect(&system, "jetstream").await;
-    let lane = format!("$JS.API.CONSUMER.INFO.CALLS_{}.t_{}", organization.partition(), tenant.id.simple());
+    let lane = format!("queue.CONSUMER.INFO.CALLS_{}.t_{}", organization.partition(), tenant.id.simple());
     let applied = async {
         loop {
             let limit = administrator.request(&lane, &Value::Null).await["config"]["max_ack_pending"].clone();

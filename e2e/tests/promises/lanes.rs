@@ -36,7 +36,7 @@ pub(crate) async fn a_lane_removed_between_a_publish_and_its_delivery_loses_noth
     lanes.until(&site, "the calls", |lane| lane["num_pending"] == 6).await;
     let organization = OrganizationId(site.tenant.id);
     let (partition, lane) = (organization.partition(), lane_name(organization));
-    let subject = format!("$JS.API.CONSUMER.DELETE.CALLS_{partition}.{lane}");
+    let subject = format!("queue.CONSUMER.DELETE.CALLS_{partition}.{lane}");
     let answer = system.nats("jetstream").await.request(subject, "".into()).await.expect("NATS answers");
     let answer: Value = serde_json::from_slice(&answer.payload).expect("JSON");
     assert_eq!(answer["success"], true, "{answer}");

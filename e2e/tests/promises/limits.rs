@@ -222,7 +222,7 @@ impl Lanes {
     pub(super) async fn look(&self, site: &Site) -> Value {
         let organization = shared::id::OrganizationId(site.tenant.id);
         let lane = shared::bus::lanes::lane_name(organization);
-        let subject = format!("$JS.API.CONSUMER.INFO.CALLS_{}.{lane}", organization.partition());
+        let subject = format!("queue.CONSUMER.INFO.CALLS_{}.{lane}", organization.partition());
         let answer = self.nats.request(subject, "".into()).await.expect("NATS answers");
         serde_json::from_slice(&answer.payload).expect("JSON")
     }

@@ -1,10 +1,11 @@
-//! JetStream's administration: a second connection, in the account where JetStream stands. The
-//! controller alone makes one, so that nothing else can so much as name what it does.
+//! JetStream's administration: a second connection, in the account where JetStream stands, which has a name for the
+//! API of the queue's account too. The controller alone makes one, so that nothing else can so much as name what it
+//! does.
 
 use async_nats::{Client, jetstream};
 use tokio::sync::watch;
 
-use super::{Counts, connect};
+use super::{Counts, connect, subject};
 use crate::config;
 
 /// The user in JetStream's account.
@@ -15,6 +16,8 @@ pub const USER: &str = "jetstream";
 pub struct Administration {
     pub(super) client: Client,
     pub(super) jetstream: jetstream::Context,
+    /// Of the queue's account.
+    pub(super) queue: jetstream::Context,
     connections: watch::Receiver<u64>,
 }
 
@@ -24,7 +27,8 @@ impl Administration {
         let counts = Counts::default();
         let connections = counts.made.subscribe();
         let client = connect(config, USER, format!("switchboard-{USER}"), counts).await?;
-        Ok(Self { jetstream: jetstream::new(client.clone()), client, connections })
+        let queue = jetstream::with_prefix(client.clone(), subject::QUEUE_API_PREFIX);
+        Ok(Self { jetstream: jetstream::new(client.clone()), queue, client, connections })
     }
 
     /// Counts connections made: a change means that NATS may have been restarted in between.

@@ -1,5 +1,5 @@
 //! The calling side: sends a command and awaits its end. The result and the acknowledgements of
-//! the queue and of the audit stream all arrive on one inbox, so waiting for all of them costs no
+//! the queue and of the audit stream all arrive in one inbox, so waiting for all of them costs no
 //! further round trip.
 
 use std::time::{Duration, Instant};
@@ -15,6 +15,7 @@ use super::{
     lanes::OpenLanes,
     outgoing::{Outgoing, Sending},
     pace::Pace,
+    queue::Queue,
     subject,
     waiting::Waiting,
 };
@@ -39,7 +40,9 @@ const BOUND_REACHED: u32 = 10077;
 pub struct Caller {
     bus: Bus,
     inbox: Inbox,
-    outgoing: Outgoing,
+    direct: Outgoing,
+    /// By the connection to the queue.
+    queued: Option<Outgoing>,
     lanes: OpenLanes,
     pace: Pace,
     waiting: Waiting,
@@ -49,18 +52,22 @@ pub struct Caller {
 pub type Progress = mpsc::UnboundedSender<Raw>;
 
 impl Caller {
-    /// Subscribes this process's inbox.
+    /// Subscribes this process's inbox. Queued commands need a bus with a connection to the queue.
     pub async fn start(bus: Bus) -> Result<Self, Fault> {
         let inbox = Inbox::subscribe(&bus).await?;
         let lanes = OpenLanes::default();
-        let (open, mut connections) = (lanes.clone(), bus.connections());
-        tokio::spawn(async move {
-            while connections.changed().await.is_ok() {
-                open.forget_all();
-            }
-        });
-        let outgoing = Outgoing::new(bus.0.client.clone());
-        Ok(Self { bus, inbox, outgoing, lanes, pace: Pace::default(), waiting: Waiting::default() })
+        let connections = [Some(bus.connections()), bus.0.queue.as_ref().map(Queue::connections)];
+        for mut connections in connections.into_iter().flatten() {
+            let open = lanes.clone();
+            tokio::spawn(async move {
+                while connections.changed().await.is_ok() {
+                    open.forget_all();
+                }
+            });
+        }
+        let direct = Outgoing::new(bus.0.client.clone());
+        let queued = bus.0.queue.as_ref().map(|queue| Outgoing::new(queue.client.clone()));
+        Ok(Self { bus, inbox, direct, queued, lanes, pace: Pace::default(), waiting: Waiting::default() })
     }
 
     /// Sends a command and awaits its end, which comes by the deadline or is told as `timeout`.
@@ -78,6 +85,8 @@ impl Caller {
         self.bus.ensure_connected()?;
         let context = context.within(C::DEADLINE);
         let queued = C::DELIVERY == Delivery::Queued;
+        let outgoing = if queued { self.queued.as_ref() } else { Some(&self.direct) };
+        let outgoing = outgoing.ok_or_else(|| Fault::internal("no connection to the queue"))?;
         if queued && !self.lanes.is_open(context.organization) {
             Box::pin(self.lanes.open(self, &context)).await?;
         }
@@ -85,7 +94,7 @@ impl Caller {
         let _room = if queued { Some(self.waiting.enter(context.organization, payload.len())?) } else { None };
         let mut line = self.inbox.open();
         let sent_at = Instant::now();
-        let put = self.outgoing.put(sending::<C>(&context, payload, &line));
+        let put = outgoing.put(sending::<C>(&context, payload, &line));
         let waiting = Await { deadline: context.deadline, queued, progress, accepted: false, audited: false };
         let ended = waiting.end::<C::Reply>(&mut line).await;
         let was_sent = matches!(ended, End::Told(_)) || !put.withdraw();

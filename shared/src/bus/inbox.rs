@@ -1,4 +1,4 @@
-//! The inbox of a process: one subscription for all answers to its commands.
+//! The inbox of a process: where all answers to its commands come, on each of its connections.
 
 use std::{
     collections::HashMap,
@@ -41,7 +41,7 @@ struct Open {
     is_kept: bool,
 }
 
-/// One subscription for all replies to this process; a token per command tells them apart.
+/// What all replies to this process come by; a token per command tells them apart.
 #[derive(Clone, Debug)]
 pub(super) struct Inbox {
     prefix: Arc<str>,
@@ -64,19 +64,20 @@ impl Inbox {
     pub(super) async fn subscribe(bus: &Bus) -> Result<Self, Fault> {
         // The tail cannot be guessed by another process of the same role.
         let prefix: Arc<str> = format!("{}.{}", subject::inbox_prefix(bus.role().name()), bus.instance()).into();
-        let mut subscription = bus
-            .0
-            .client
-            .subscribe(format!("{prefix}.*"))
-            .await
-            .map_err(|cause| Fault::unavailable("The message queue", cause))?;
         let inbox = Self { prefix, next: Arc::default(), lines: Arc::default() };
-        let lines = Arc::clone(&inbox.lines);
-        tokio::spawn(async move {
-            while let Some(message) = subscription.next().await {
-                hand_out(&mut lines.lock().unwrap_or_else(PoisonError::into_inner), message);
-            }
-        });
+        // Workers answer in the roles' account; what the queue says comes in its own.
+        for client in [Some(&bus.0.client), bus.0.queue.as_ref().map(|queue| &queue.client)].into_iter().flatten() {
+            let mut subscription = client
+                .subscribe(format!("{}.*", inbox.prefix))
+                .await
+                .map_err(|cause| Fault::unavailable("The message queue", cause))?;
+            let lines = Arc::clone(&inbox.lines);
+            tokio::spawn(async move {
+                while let Some(message) = subscription.next().await {
+                    hand_out(&mut lines.lock().unwrap_or_else(PoisonError::into_inner), message);
+                }
+            });
+        }
         Ok(inbox)
     }
 

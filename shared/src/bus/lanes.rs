@@ -201,7 +201,7 @@ impl Administration {
 
     async fn keep_lane(&self, organization: OrganizationId, limits: &Limits, opened_at_ms: u64) -> Result<(), Fault> {
         let config = lane_config(organization, limits, opened_at_ms);
-        self.jetstream
+        self.queue
             .create_consumer_on_stream(config, streams::calls(organization.partition()))
             .await
             .map(drop)
@@ -212,7 +212,7 @@ impl Administration {
     async fn pause_lane(&self, organization: OrganizationId, pause: Duration) -> Result<(), Fault> {
         let unavailable = |cause: &dyn std::fmt::Display| Fault::unavailable("The queue", cause);
         let stream = streams::calls(organization.partition());
-        let stream = self.jetstream.get_stream_no_info(stream).await.map_err(|cause| unavailable(&cause))?;
+        let stream = self.queue.get_stream_no_info(stream).await.map_err(|cause| unavailable(&cause))?;
         let until = async_nats::datetime::now() + pause;
         stream.pause_consumer(&lane_name(organization), until).await.map(drop).map_err(|cause| unavailable(&cause))
     }
@@ -241,7 +241,7 @@ impl Administration {
     pub async fn lane(&self, organization: OrganizationId) -> Result<Option<LaneState>, Fault> {
         let unavailable = |cause: &dyn std::fmt::Display| Fault::unavailable("The queue", cause);
         let stream = streams::calls(organization.partition());
-        let stream = self.jetstream.get_stream_no_info(stream).await.map_err(|cause| unavailable(&cause))?;
+        let stream = self.queue.get_stream_no_info(stream).await.map_err(|cause| unavailable(&cause))?;
         match stream.consumer_info(lane_name(organization)).await {
             Ok(info) => Ok(LaneState::read(&info)),
             Err(cause) if cause.kind() == ConsumerInfoErrorKind::NotFound => Ok(None),
@@ -250,7 +250,7 @@ impl Administration {
     }
 
     async fn remove_lane(&self, organization: OrganizationId) -> Result<(), Fault> {
-        self.jetstream
+        self.queue
             .delete_consumer_from_stream(lane_name(organization), streams::calls(organization.partition()))
             .await
             .map(drop)
@@ -261,7 +261,7 @@ impl Administration {
     pub async fn lanes(&self, partition: u16) -> Result<Vec<LaneState>, Fault> {
         let unavailable = |cause: &dyn std::fmt::Display| Fault::unavailable("The queue", cause);
         let stream: stream::Stream =
-            self.jetstream.get_stream(streams::calls(partition)).await.map_err(|cause| unavailable(&cause))?;
+            self.queue.get_stream(streams::calls(partition)).await.map_err(|cause| unavailable(&cause))?;
         let mut consumers = stream.consumers();
         let mut lanes = Vec::new();
         while let Some(info) = consumers.try_next().await.map_err(|cause| unavailable(&cause))? {
@@ -275,7 +275,7 @@ impl Administration {
     pub async fn oldest_call(&self, organization: OrganizationId) -> Result<Option<u64>, Fault> {
         let unavailable = |cause: &dyn std::fmt::Display| Fault::unavailable("The queue", cause);
         let stream = streams::calls(organization.partition());
-        let stream = self.jetstream.get_stream_no_info(stream).await.map_err(|cause| unavailable(&cause))?;
+        let stream = self.queue.get_stream_no_info(stream).await.map_err(|cause| unavailable(&cause))?;
         // A work queue forgets what was acknowledged: the first one left is the oldest.
         match stream.get_first_raw_message_by_subject(subject::queued(Pool::Tool, organization), 1).await {
             Ok(message) => Ok(u64::try_from(message.time.unix_timestamp_nanos() / 1_000_000).ok()),
@@ -287,7 +287,7 @@ impl Administration {
     /// Organizations with calls in one partition, laned or not.
     pub async fn organizations_with_calls(&self, partition: u16) -> Result<Vec<OrganizationId>, Fault> {
         let unavailable = |cause: &dyn std::fmt::Display| Fault::unavailable("The queue", cause);
-        let stream = self.jetstream.get_stream(streams::calls(partition)).await.map_err(|cause| unavailable(&cause))?;
+        let stream = self.queue.get_stream(streams::calls(partition)).await.map_err(|cause| unavailable(&cause))?;
         let mut subjects = stream.info_with_subjects(">").await.map_err(|cause| unavailable(&cause))?;
         let mut organizations = Vec::new();
         while let Some((subject, _count)) = subjects.try_next().await.map_err(|cause| unavailable(&cause))? {

@@ -51,10 +51,17 @@ pub fn calls(partition: u16) -> String {
 
 /// Every stream, in a fixed order.
 pub fn all(sizes: Sizes) -> Vec<Config> {
-    let mut streams: Vec<Config> = (0..PARTITIONS).map(|partition| calls_stream(partition, sizes)).collect();
-    streams.push(audit_stream(sizes));
-    streams.push(events_stream(sizes));
-    streams.push(files_stream(sizes));
+    calls_streams(sizes).chain(others(sizes)).collect()
+}
+
+/// Those of the queue's account.
+fn calls_streams(sizes: Sizes) -> impl Iterator<Item = Config> {
+    (0..PARTITIONS).map(move |partition| calls_stream(partition, sizes))
+}
+
+/// Those of JetStream's account.
+fn others(sizes: Sizes) -> Vec<Config> {
+    let mut streams = vec![audit_stream(sizes), events_stream(sizes), files_stream(sizes)];
     streams.extend(Bucket::ALL.map(|bucket| bucket_stream(bucket, sizes)));
     streams
 }
@@ -179,9 +186,11 @@ fn bucket_stream(bucket: Bucket, sizes: Sizes) -> Config {
 impl Administration {
     /// Creates what is missing and updates what differs. Idempotent.
     pub async fn ensure_streams(&self, sizes: Sizes) -> Result<(), Fault> {
-        for config in all(sizes) {
+        let calls = calls_streams(sizes).map(|config| (&self.queue, config));
+        let others = others(sizes).into_iter().map(|config| (&self.jetstream, config));
+        for (account, config) in calls.chain(others) {
             let name = config.name.clone();
-            self.jetstream
+            account
                 .create_or_update_stream(config)
                 .await
                 .map_err(|cause| Fault::unavailable("The queue", format!("stream {name}: {cause}")))?;

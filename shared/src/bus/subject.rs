@@ -74,6 +74,9 @@ pub fn inbox_prefix(user: &str) -> String {
 /// in every account by itself.
 pub const API_PREFIX: &str = "js";
 
+/// What stands for `$JS.API` of the queue's account in JetStream's, where the administrator is.
+pub const QUEUE_API_PREFIX: &str = "queue";
+
 /// `js.<request>`: a request of JetStream's API, as a role asks it.
 pub fn api(request: &str) -> String {
     format!("{API_PREFIX}.{request}")

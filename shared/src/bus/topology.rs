@@ -2,20 +2,24 @@
 //! `nats/accounts.conf` are written from here and tested equal, so that a reviewer and the
 //! server read what the code means.
 //!
-//! Two accounts. JetStream and its administrator stand in one, the roles in the other, and the roles'
-//! account imports exactly what roles may ask of JetStream. An answer always goes back into the
-//! account that asked: wherever a role wants one sent, it cannot become a request of JetStream.
+//! Three accounts. The roles stand in one, which imports exactly what they may ask of JetStream in the second, where its
+//! administrator is: an answer always goes back into the account that asked, and cannot become a request of JetStream
+//! wherever a role wants it sent (ADR 11). Calls have the third to themselves: who publishes them and who works them off
+//! are in it, since to cross costs more than all else that the server does for a call. There JetStream's API is closed,
+//! but under a name that only the server knows (ADR 20).
 
 use std::{collections::BTreeSet, fmt::Write as _};
 
 use serde::Serialize;
 
 use super::{
-    Role, administration, intake,
+    Role, administration,
     kv::Bucket,
+    queue::Side,
     streams::{self, AUDIT, AUDIT_WRITER, EVENTS, FILES, Sizes},
     subject::{
-        API_PREFIX, FILE_PARTS, WORK_GROUP, api, direct_to, events_of, filler, inbox_prefix, nobody, pass, told, work,
+        API_PREFIX, FILE_PARTS, QUEUE_API_PREFIX, WORK_GROUP, api, direct_to, events_of, filler, inbox_prefix, nobody,
+        pass, told, work,
     },
 };
 use crate::{command::Pool, id::PARTITIONS};
@@ -38,7 +42,6 @@ pub fn permissions(role: Role) -> Permissions {
     match role {
         Role::Gateway => {
             publish.extend(Pool::ALL.map(direct_to));
-            publish.extend((0..PARTITIONS).map(|partition| format!("calls.{partition}.*.*")));
             watches(&[Bucket::Access, Bucket::Limits, Bucket::Instances], &mut publish, &mut subscribe);
             // Tenant events: what was said before, and what is said now.
             publish.push(api(&format!("STREAM.INFO.{EVENTS}")));
@@ -74,7 +77,6 @@ fn pool_permissions(pool: Pool, publish: &mut Vec<String>, subscribe: &mut Vec<S
             watches(&[Bucket::Configs, Bucket::Access, Bucket::Limits], publish, subscribe);
         }
         Pool::Tool => {
-            publish.extend((0..PARTITIONS).map(|partition| format!("$JS.ACK.{}.>", streams::calls(partition))));
             // Calls pass from a full worker to one with room, each by the other's inbox.
             publish.push(pass(pool));
             publish.push(format!("{}.>", inbox_prefix(pool.name())));
@@ -112,19 +114,33 @@ fn watches(buckets: &[Bucket], publish: &mut Vec<String>, subscribe: &mut Vec<St
 fn administrator() -> Permissions {
     Permissions {
         user: administration::USER,
-        publish: vec!["$JS.API.>".to_owned()],
+        publish: vec![format!("{API}.>"), format!("{QUEUE_API_PREFIX}.>")],
         subscribe: vec![format!("{}.>", inbox_prefix(administration::USER))],
     }
 }
 
-/// The permissions of who hears lanes in JetStream's account, and can ask nothing there. What it publishes to
-/// the lanes' subject is no delivery: those name an acknowledgement, and the server lets no client do that.
-fn listener() -> Permissions {
-    Permissions {
-        user: intake::USER,
-        publish: vec![nobody(intake::USER), work(Pool::Tool)],
-        subscribe: vec![format!("{}.>", inbox_prefix(intake::USER)), format!("{} {WORK_GROUP}", work(Pool::Tool))],
+/// The permissions of a side of the queue.
+fn queue(side: Side) -> Permissions {
+    let user = side.user();
+    let mut publish = Vec::new();
+    let mut subscribe = vec![format!("{}.>", inbox_prefix(user))];
+    match side {
+        Side::Calling => {
+            publish.extend((0..PARTITIONS).map(|partition| format!("calls.{partition}.*.*")));
+            // A call is answered under one name in every account.
+            subscribe.push(format!("{}.>", inbox_prefix(Role::Gateway.name())));
+        }
+        Side::Working => {
+            publish.extend((0..PARTITIONS).map(|partition| format!("$JS.ACK.{}.>", streams::calls(partition))));
+            publish.push(nobody(user));
+            // No delivery: those name an acknowledgement, and the server lets no client do that.
+            publish.push(work(Pool::Tool));
+            subscribe.push(format!("{} {WORK_GROUP}", work(Pool::Tool)));
+        }
     }
+    publish.sort();
+    subscribe.sort();
+    Permissions { user, publish, subscribe }
 }
 
 /// What the roles' account takes over from JetStream's.
@@ -140,7 +156,7 @@ impl Imports {
     /// Exactly what some role may publish to JetStream, or hear from it.
     fn new() -> Self {
         let from_jetstream = |subject: &String| {
-            ["$", "calls.", "audit.", "events.", "files.", "js."].iter().any(|prefix| subject.starts_with(prefix))
+            ["$", "audit.", "events.", "files.", "js."].iter().any(|prefix| subject.starts_with(prefix))
         };
         let delivered = |subject: &String| ["kv.", "told."].iter().any(|prefix| subject.starts_with(prefix));
         let all = || Role::ALL.into_iter().map(permissions);
@@ -157,11 +173,19 @@ impl Imports {
     /// A service's subject in JetStream's account.
     fn exported(subject: &str) -> String {
         match subject.strip_prefix(API_PREFIX) {
-            Some(request) => format!("$JS.API{request}"),
+            Some(request) => format!("{API}{request}"),
             None => subject.to_owned(),
         }
     }
 }
+
+/// JetStream's API, as the server names it in every account.
+const API: &str = "$JS.API";
+/// Where nothing is.
+const NOWHERE: &str = "nowhere.>";
+/// The variable of nats-server that holds the name of the API in the queue's account: words that cannot be guessed,
+/// and `.>`.
+pub const QUEUE_API: &str = "NATS_QUEUE_API";
 
 /// `nats/topology.json`: streams, permissions and what crosses between the accounts.
 pub fn json() -> serde_json::Value {
@@ -169,7 +193,7 @@ pub fn json() -> serde_json::Value {
         "streams": streams::all(Sizes::default()),
         "consumers": [{ "stream": AUDIT, "durable": AUDIT_WRITER }],
         "administrator": administrator(),
-        "listener": listener(),
+        "queue": Side::ALL.map(queue),
         "permissions": Role::ALL.map(permissions),
         "imports": Imports::new(),
     })
@@ -178,37 +202,70 @@ pub fn json() -> serde_json::Value {
 /// `nats/accounts.conf`: the accounts, what crosses between them, and their users, one password
 /// variable each.
 pub fn accounts_conf() -> String {
-    let Imports { services, streams } = Imports::new();
+    let imports = Imports::new();
     let mut conf = String::from(
         "# Written from shared/src/bus/topology.rs by `cargo dev topology`; a test keeps the two equal.\naccounts {\n",
     );
-    conf.push_str("  # Where JetStream stands. Only what is exported can be asked from elsewhere.\n");
-    conf.push_str("  JETSTREAM {\n    jetstream: enabled\n    exports: [\n");
-    for service in &services {
+    conf.push_str(&jetstream_account(&imports));
+    conf.push_str(&queue_account());
+    conf.push_str(&roles_account(&imports));
+    let _ = writeln!(
+        conf,
+        "  SYS {{ exports: [{{ service: \"{API}.>\", accounts: [QUEUE] }}, {{ service: \"{NOWHERE}\", accounts: [QUEUE] }}] }}"
+    );
+    conf.push_str("}\nsystem_account: SYS\n");
+    conf
+}
+
+fn jetstream_account(imports: &Imports) -> String {
+    let mut conf = String::from(
+        "  # Where the shared state, records, news and files are. Only what is exported can be asked from elsewhere.\n  \
+         JETSTREAM {\n    jetstream: enabled\n    exports: [\n",
+    );
+    for service in &imports.services {
         // A batch is many answers to one request.
         let many = if service.contains(".MSG.NEXT.") { ", response_type: stream" } else { "" };
         let _ = writeln!(conf, "      {{ service: \"{}\", accounts: [ROLES]{many} }}", Imports::exported(service));
     }
-    for stream in &streams {
+    for stream in &imports.streams {
         let _ = writeln!(conf, "      {{ stream: \"{stream}\", accounts: [ROLES] }}");
     }
+    let _ = writeln!(
+        conf,
+        "    ]\n    imports: [\n      {{ service: {{ account: QUEUE, subject: ${QUEUE_API} }}, to: \"{QUEUE_API_PREFIX}.>\" }}"
+    );
     conf.push_str("    ]\n    users: [\n");
     conf.push_str(&user(&administrator()));
-    conf.push_str(&user(&listener()));
-    conf.push_str("    ]\n  }\n  # Where the processes meet.\n  ROLES {\n    imports: [\n");
-    for service in &services {
+    conf.push_str("    ]\n  }\n");
+    conf
+}
+
+fn queue_account() -> String {
+    let users: String = Side::ALL.map(|side| user(&queue(side))).concat();
+    format!(
+        "  # Where calls wait. An import of the API from the server's own account keeps the server from adding its own:\n  \
+         # what asks here asks nobody, but for who knows another name.\n  \
+         QUEUE {{\n    jetstream: enabled\n    exports: [{{ service: ${QUEUE_API}, accounts: [JETSTREAM] }}]\n    \
+         imports: [\n      {{ service: {{ account: SYS, subject: \"{NOWHERE}\" }}, to: \"{API}.>\" }}\n      \
+         {{ service: {{ account: SYS, subject: \"{API}.>\" }}, to: ${QUEUE_API} }}\n    ]\n    users: [\n{users}    ]\n  }}\n"
+    )
+}
+
+fn roles_account(imports: &Imports) -> String {
+    let mut conf = String::from("  # Where the processes meet.\n  ROLES {\n    imports: [\n");
+    for service in &imports.services {
         let exported = Imports::exported(service);
         let to = if exported == *service { String::new() } else { format!(", to: \"{service}\"") };
         let _ = writeln!(conf, "      {{ service: {{ account: JETSTREAM, subject: \"{exported}\" }}{to} }}");
     }
-    for stream in &streams {
+    for stream in &imports.streams {
         let _ = writeln!(conf, "      {{ stream: {{ account: JETSTREAM, subject: \"{stream}\" }} }}");
     }
     conf.push_str("    ]\n    users: [\n");
     for role in Role::ALL {
         conf.push_str(&user(&permissions(role)));
     }
-    conf.push_str("    ]\n  }\n  SYS {}\n}\nsystem_account: SYS\n");
+    conf.push_str("    ]\n  }\n");
     conf
 }
 

@@ -10,7 +10,6 @@ use super::{
     envelope::{Envelope, Refusal, Stored},
     heard::Heard,
     inflow::{Group, Inflow},
-    intake::Intake,
     subject,
 };
 use crate::{command::Pool, fault::Fault};
@@ -55,11 +54,12 @@ pub struct Slot {
 
 impl Bus {
     /// Subscribes the pool's lanes.
-    pub async fn work(&self, intake: &Intake, pool: Pool) -> Result<Work, Fault> {
-        let heard = Heard::start(intake.link());
+    pub async fn work(&self, pool: Pool) -> Result<Work, Fault> {
+        let link = self.queue()?.link();
+        let heard = Heard::start(link.clone());
         let subject = subject::work(pool);
         let group = Group { own: subject.clone(), subject, name: subject::WORK_GROUP, ahead: AHEAD };
-        let inflow = Inflow::join(intake.link(), group).await?;
+        let inflow = Inflow::join(link, group).await?;
         Ok(Work { inflow, heard, bus: self.clone() })
     }
 }
@@ -124,7 +124,7 @@ impl Slot {
 
     /// Says that the call is still running; an error means that nobody confirmed it.
     pub async fn extend(&self) -> Result<(), Fault> {
-        let client = &self.bus.0.client;
+        let client = &self.bus.queue()?.client;
         // Boxed: only a call that takes long says so.
         Box::pin(client.request(self.ack.clone(), Bytes::from_static(b"+WPI"))).await.map(drop).map_err(unavailable)
     }
@@ -132,7 +132,7 @@ impl Slot {
     /// Ends the delivery and frees the slot. Nobody confirms it (ADR 15): one that is lost with its
     /// connection is a delivery that comes again, and the rule for those holds.
     pub async fn release(&self) -> Result<(), Fault> {
-        let client = &self.bus.0.client;
+        let client = &self.bus.queue()?.client;
         client.publish(self.ack.clone(), Bytes::from_static(b"+ACK")).await.map_err(unavailable)
     }
 }
