@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use async_nats::{Client, HeaderMap};
 use bytes::Bytes;
 use futures::StreamExt;
-use serde_json::Value;
+use serde_json::{Value, json};
 use shared::{Code, Deadline, bus::frame::Frame, command::ALL};
 
 use crate::world::{PATIENCE, System};
@@ -96,13 +96,11 @@ pub(crate) async fn every_command_is_for_the_roles_that_are_meant(system: Arc<Sy
         for (role, is_operator) in SENDERS {
             let mut headers = HeaderMap::new();
             headers.insert("Org", tenant.id.to_string());
-            headers.insert("Actor", "somebody");
-            headers.insert("Role", role);
-            headers.insert("Request-Id", format!("roles-{}", tenant.id));
-            headers.insert("Deadline", Deadline::after(Duration::from_secs(20)).unix_ms().to_string());
-            if is_operator {
-                headers.insert("Operator", "1");
-            }
+            let context = json!({
+                "actor": "somebody", "role": role, "operator": is_operator, "request": format!("roles-{}", tenant.id),
+                "deadline": Deadline::after(Duration::from_secs(20)).unix_ms(),
+            });
+            headers.insert("Context", context.to_string());
             let subject = format!("cmd.{}.{name}.{}", pool.name(), tenant.id);
             let answer = final_frame(&gateway, subject, headers);
             let answer = tokio::time::timeout(PATIENCE, answer).await.expect("in time");

@@ -22,41 +22,52 @@ use crate::world::{PATIENCE, System};
 /// Refusals are counted per process: these tests take turns, so that each counts its own.
 static TURN: Mutex<()> = Mutex::const_new(());
 
-/// An envelope's headers, each of which a test may replace or leave out.
-struct Envelope(HashMap<&'static str, String>);
+/// An envelope, each part of which a test may replace or leave out.
+struct Envelope {
+    headers: HashMap<&'static str, String>,
+    context: Value,
+}
 
 impl Envelope {
     fn of(organization: OrganizationId) -> Self {
-        Self(HashMap::from([
-            ("Org", organization.to_string()),
-            ("Actor", "forger".to_owned()),
-            ("Role", "admin".to_owned()),
-            ("Request-Id", format!("forged-{organization}")),
-            ("Deadline", Deadline::after(Duration::from_secs(20)).unix_ms().to_string()),
-        ]))
+        let context = json!({
+            "actor": "forger", "role": "admin", "request": format!("forged-{organization}"),
+            "deadline": Deadline::after(Duration::from_secs(20)).unix_ms(),
+        });
+        Self { headers: HashMap::from([("Org", organization.to_string())]), context }
     }
 
     fn queued(organization: OrganizationId, command: &str, reply: &str) -> Self {
-        Self::of(organization).with("Command", command).with("Reply-To", reply)
+        Self::of(organization).telling("command", command).telling("reply", reply)
     }
 
-    fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
-        self.0.insert(name, value.into());
+    fn with(mut self, header: &'static str, value: impl Into<String>) -> Self {
+        self.headers.insert(header, value.into());
         self
     }
 
-    fn without(mut self, name: &str) -> Self {
-        self.0.remove(name);
+    /// With a part of the context.
+    fn telling(mut self, part: &str, value: &str) -> Self {
+        self.context[part] = value.into();
+        self
+    }
+
+    fn without(mut self, part: &str) -> Self {
+        self.headers.remove(part);
+        self.context.as_object_mut().expect("an object").remove(part);
         self
     }
 
     async fn send(&self, wire: &mut Wire, subject: &str, reply: Option<&str>, payload: &[u8]) {
-        let headers: Vec<(&str, &str)> = self.0.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        assert_eq!(
-            wire.publish_with(subject, reply, &headers, payload).await,
-            None,
-            "the gateway may send this: {subject}"
-        );
+        assert_eq!(self.attempt(wire, subject, reply, payload).await, None, "the sender may send this: {subject}");
+    }
+
+    /// Answers the server's refusal, if it refused.
+    async fn attempt(&self, wire: &mut Wire, subject: &str, reply: Option<&str>, payload: &[u8]) -> Option<String> {
+        let context = self.context.to_string();
+        let named = self.headers.iter().map(|(name, value)| (*name, value.as_str()));
+        let headers: Vec<(&str, &str)> = named.chain([("Context", context.as_str())]).collect();
+        wire.publish_with(subject, reply, &headers, payload).await
     }
 }
 
@@ -159,10 +170,10 @@ pub(crate) async fn a_direct_command_of_another_organization_is_refused(system: 
         ("organization", Envelope::of(victim).with("Org", victim.to_string().to_uppercase()), Some(&inbox)),
         ("organization", Envelope::of(victim).with("Org", ""), Some(&inbox)),
         ("header", Envelope::of(victim).without("Org"), Some(&inbox)),
-        ("header", Envelope::of(victim).without("Actor"), Some(&inbox)),
-        ("header", Envelope::of(victim).with("Actor", "two words"), Some(&inbox)),
-        ("header", Envelope::of(victim).with("Role", "operator"), Some(&inbox)),
-        ("header", Envelope::of(victim).with("Deadline", "never"), Some(&inbox)),
+        ("header", Envelope::of(victim).without("actor"), Some(&inbox)),
+        ("header", Envelope::of(victim).telling("actor", "two words"), Some(&inbox)),
+        ("header", Envelope::of(victim).telling("role", "operator"), Some(&inbox)),
+        ("header", Envelope::of(victim).telling("deadline", "never"), Some(&inbox)),
         ("reply", Envelope::of(victim), None),
         ("reply", Envelope::of(victim), Some("audit.forged")),
         ("reply", Envelope::of(victim), Some("cmd.token.configurations.list.x")),
@@ -218,8 +229,8 @@ pub(crate) async fn a_queued_message_with_a_forged_reply_is_refused_and_acknowle
         ("reply", envelope("audit.forged")),
         ("reply", envelope(&subject::direct::<List>(OrganizationId(other.id)))),
         ("reply", envelope("$JS.API.STREAM.DELETE.AUDIT")),
-        ("reply", envelope(&inbox).without("Reply-To")),
-        ("header", envelope(&inbox).without("Command")),
+        ("reply", envelope(&inbox).without("reply")),
+        ("header", envelope(&inbox).without("command")),
         ("organization", envelope(&inbox).with("Org", other.id.to_string())),
     ];
     for (reason, envelope) in attempts {
@@ -298,10 +309,9 @@ pub(crate) async fn who_hears_lanes_can_make_no_delivery(system: Arc<System>) {
     // A delivery names where it is acknowledged, and the server lets no client do that.
     let acknowledgement = format!("$JS.ACK.{}.{}.1.1.1.1.0", calls(organization.partition()), lane_name(organization));
     let envelope = Envelope::queued(organization, "tools.call", &inbox);
-    let headers: Vec<(&str, &str)> = envelope.0.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    let refusal = forger.publish_with("work.tool", Some(&acknowledgement), &headers, &list()).await;
+    let refusal = envelope.attempt(&mut forger, "work.tool", Some(&acknowledgement), &list()).await;
     assert!(refusal.is_some_and(|refusal| refusal.contains("Permissions Violation for Publish with Reply")));
-    assert_eq!(forger.publish_with("work.tool", Some(&inbox), &headers, &list()).await, None);
+    envelope.send(&mut forger, "work.tool", Some(&inbox), &list()).await;
     eventually_refused(&system, "tool", "not_from_a_stream", before + 1).await;
     assert!(accomplice.heard().await.is_empty(), "nobody answers a forger");
     assert_eq!(victim.call("demo", "echo", json!({ "text": "after" })).await.status, 200);

@@ -94,7 +94,7 @@ impl Caller {
         let _room = if queued { Some(self.waiting.enter(context.organization, payload.len())?) } else { None };
         let mut line = self.inbox.open();
         let sent_at = Instant::now();
-        let put = outgoing.put(sending::<C>(&context, payload, &line));
+        let put = outgoing.put(sending::<C>(&context, payload, &line)?);
         let waiting = Await { deadline: context.deadline, queued, progress, accepted: false, audited: false };
         let ended = waiting.end::<C::Reply>(&mut line).await;
         let was_sent = matches!(ended, End::Told(_)) || !put.withdraw();
@@ -125,18 +125,18 @@ impl Caller {
 }
 
 /// A command as it is sent.
-fn sending<C: Command>(context: &Context, payload: Bytes, line: &Line) -> Sending {
+fn sending<C: Command>(context: &Context, payload: Bytes, line: &Line) -> Result<Sending, Fault> {
     let (subject, headers) = match C::DELIVERY {
-        Delivery::Direct => (subject::direct::<C>(context.organization), envelope::headers::<C>(context, None)),
+        Delivery::Direct => (subject::direct::<C>(context.organization), envelope::headers::<C>(context, None)?),
         Delivery::Queued => {
-            let mut headers = envelope::headers::<C>(context, Some(&line.subject));
+            let mut headers = envelope::headers::<C>(context, Some(&line.subject))?;
             // Garbage collection only (whole seconds, at least one): workers check the deadline.
             let keep = context.deadline.remaining().as_secs() + 3;
             headers.insert("Nats-TTL", keep.to_string().as_str());
             (subject::queued(C::POOL, context.organization), headers)
         }
     };
-    Sending { subject, reply: line.subject.clone(), headers, payload, caller: line.sender.clone() }
+    Ok(Sending { subject, reply: line.subject.clone(), headers, payload, caller: line.sender.clone() })
 }
 
 /// How a command ended, as the caller sees it.

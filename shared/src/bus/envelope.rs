@@ -1,8 +1,11 @@
-//! The envelope: the tenant in the subject, the rest of the context in headers, the command in
-//! MessagePack. What does not agree with itself is refused here.
+//! The envelope: the tenant in the subject and in a header of its own, the rest of the context in one other, the
+//! command in MessagePack. What does not agree with itself is refused here.
+
+use std::borrow::Cow;
 
 use async_nats::{HeaderMap, Message};
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use super::subject::Address;
 use crate::{
@@ -12,16 +15,32 @@ use crate::{
     id::CallId,
 };
 
-mod header {
-    pub(super) const ORGANIZATION: &str = "Org";
-    pub(super) const ACTOR: &str = "Actor";
-    pub(super) const ROLE: &str = "Role";
-    pub(super) const OPERATOR: &str = "Operator";
-    pub(super) const REQUEST: &str = "Request-Id";
-    pub(super) const DEADLINE: &str = "Deadline";
-    pub(super) const COMMAND: &str = "Command";
-    pub(super) const REPLY: &str = "Reply-To";
-    pub(super) const TRACE: &str = "Traceparent";
+/// The tenant once more: it must be the subject's.
+const ORGANIZATION: &str = "Org";
+/// [`Circumstances`] as JSON. One header and not one for each: the client keeps headers as a table of strings, which
+/// cost more to make and to read than the command itself.
+const CONTEXT: &str = "Context";
+
+/// The context as it travels.
+#[derive(Serialize, Deserialize)]
+struct Circumstances<'a> {
+    #[serde(borrow)]
+    actor: Cow<'a, str>,
+    role: Role,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    operator: bool,
+    #[serde(borrow)]
+    request: Cow<'a, str>,
+    /// Milliseconds since the Unix epoch.
+    deadline: u64,
+    #[serde(default, borrow, skip_serializing_if = "Option::is_none")]
+    trace: Option<Cow<'a, str>>,
+    /// A queued command's name; its subject has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    command: Option<&'a str>,
+    /// Where a queued command is answered: its message's reply is the stream's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reply: Option<&'a str>,
 }
 
 /// What a stream's delivery says about itself, in the subject to acknowledge it at
@@ -112,24 +131,21 @@ impl Refusal {
 
 /// The headers of a command. `reply` is set for queued commands, whose reply subject belongs to
 /// the stream's acknowledgement.
-pub(super) fn headers<C: Command>(context: &Context, reply: Option<&str>) -> HeaderMap {
+pub(super) fn headers<C: Command>(context: &Context, reply: Option<&str>) -> Result<HeaderMap, Fault> {
+    let circumstances = Circumstances {
+        actor: context.actor.subject.as_str().into(),
+        role: context.actor.role,
+        operator: context.actor.operator,
+        request: context.request_id.as_str().into(),
+        deadline: context.deadline.unix_ms(),
+        trace: context.traceparent.as_deref().map(Into::into),
+        command: reply.map(|_| C::NAME),
+        reply,
+    };
     let mut headers = HeaderMap::new();
-    headers.insert(header::ORGANIZATION, context.organization.to_string().as_str());
-    headers.insert(header::ACTOR, context.actor.subject.as_str());
-    headers.insert(header::ROLE, context.actor.role.name());
-    if context.actor.operator {
-        headers.insert(header::OPERATOR, "1");
-    }
-    headers.insert(header::REQUEST, context.request_id.as_str());
-    headers.insert(header::DEADLINE, context.deadline.unix_ms().to_string().as_str());
-    if let Some(trace) = &context.traceparent {
-        headers.insert(header::TRACE, trace.as_str());
-    }
-    if let Some(reply) = reply {
-        headers.insert(header::COMMAND, C::NAME);
-        headers.insert(header::REPLY, reply);
-    }
-    headers
+    headers.insert(ORGANIZATION, context.organization.to_string().as_str());
+    headers.insert(CONTEXT, serde_json::to_string(&circumstances).map_err(Fault::internal)?.as_str());
+    Ok(headers)
 }
 
 /// Packs a command.
@@ -142,42 +158,32 @@ impl Envelope {
     pub(super) fn read(message: &Message, stored: Option<&Stored<'_>>, call: CallId) -> Result<Self, Refusal> {
         let address: Address = message.subject.parse().map_err(|_| Refusal::Subject)?;
         let headers = message.headers.as_ref().ok_or(Refusal::Header)?;
-        let text = |name: &str| headers.get(name).map(async_nats::HeaderValue::as_str);
-        let required = |name: &str| text(name).ok_or(Refusal::Header);
-
-        if required(header::ORGANIZATION)? != address.organization.to_string() {
+        let text = |name: &str| headers.get(name).map(async_nats::HeaderValue::as_str).ok_or(Refusal::Header);
+        if text(ORGANIZATION)? != address.organization.to_string() {
             return Err(Refusal::Organization);
         }
-        let subject = required(header::ACTOR)?;
-        if !is_valid_subject(subject) {
+        let read: Circumstances<'_> = serde_json::from_str(text(CONTEXT)?).map_err(|_| Refusal::Header)?;
+        if !is_valid_subject(&read.actor) {
             return Err(Refusal::Header);
         }
         let context = Context {
             organization: address.organization,
-            actor: Actor {
-                subject: subject.to_owned(),
-                role: Role::parse(required(header::ROLE)?).ok_or(Refusal::Header)?,
-                operator: text(header::OPERATOR) == Some("1"),
-            },
-            request_id: required(header::REQUEST)?.to_owned(),
-            deadline: Deadline::at_unix_ms(required(header::DEADLINE)?.parse().map_err(|_| Refusal::Header)?),
-            traceparent: text(header::TRACE).map(str::to_owned),
+            actor: Actor { subject: read.actor.into_owned(), role: read.role, operator: read.operator },
+            request_id: read.request.into_owned(),
+            deadline: Deadline::at_unix_ms(read.deadline),
+            traceparent: read.trace.map(Cow::into_owned),
         };
         let command = match address.command {
             Some(command) => command,
-            None => required(header::COMMAND)?.to_owned(),
+            None => read.command.ok_or(Refusal::Header)?.to_owned(),
         };
-        let reply = if stored.is_some() {
-            text(header::REPLY).map(str::to_owned)
-        } else {
-            message.reply.as_ref().map(ToString::to_string)
-        };
+        let reply = if stored.is_some() { read.reply } else { message.reply.as_deref() };
         Ok(Self {
             context,
             command,
             call,
             queued: stored.is_some(),
-            reply: reply.filter(|reply| reply.starts_with("_INBOX_")).ok_or(Refusal::Reply)?,
+            reply: reply.filter(|reply| reply.starts_with("_INBOX_")).ok_or(Refusal::Reply)?.to_owned(),
             payload: message.payload.clone(),
         })
     }
@@ -211,7 +217,7 @@ mod tests {
             subject: subject::direct::<users::Me>(context.organization).into(),
             reply: Some("_INBOX_gateway.a.1".into()),
             payload: pack(&users::Me {}).unwrap(),
-            headers: Some(headers::<users::Me>(context, None)),
+            headers: Some(headers::<users::Me>(context, None).unwrap()),
             status: None,
             description: None,
             length: 0,
@@ -256,18 +262,44 @@ mod tests {
     #[test]
     fn a_missing_or_malformed_header_is_refused() {
         let context = context();
-        for name in ["Org", "Actor", "Role", "Request-Id", "Deadline"] {
-            let mut message = message(&context);
-            let kept = message.headers.take().unwrap();
+        let genuine = message(&context);
+        let read_with = |organization: Option<&str>, circumstances: Option<&str>| {
             let mut headers = HeaderMap::new();
-            for (key, values) in kept.iter() {
-                if key.to_string() != name {
-                    headers.insert(key.clone(), values[0].clone());
+            for (name, value) in [(ORGANIZATION, organization), (CONTEXT, circumstances)] {
+                if let Some(value) = value {
+                    headers.insert(name, value);
                 }
             }
-            message.headers = Some(headers);
-            assert_eq!(read(&message).unwrap_err(), Refusal::Header, "{name}");
+            read(&Message { headers: Some(headers), ..genuine.clone() })
+        };
+        let text = |name: &str| genuine.headers.as_ref().unwrap().get(name).unwrap().as_str().to_owned();
+        let (organization, circumstances) = (text(ORGANIZATION), text(CONTEXT));
+        assert_eq!(read_with(Some(&organization), Some(&circumstances)).unwrap().context, context);
+        assert_eq!(read_with(None, Some(&circumstances)).unwrap_err(), Refusal::Header);
+        assert_eq!(read_with(Some(&organization), None).unwrap_err(), Refusal::Header);
+        let whole: serde_json::Value = serde_json::from_str(&circumstances).unwrap();
+        for name in ["actor", "role", "request", "deadline"] {
+            for other in [serde_json::Value::Null, "two words".into(), [0].as_slice().into()] {
+                let mut changed = whole.clone();
+                if other.is_null() {
+                    changed.as_object_mut().unwrap().remove(name);
+                } else if name == "request" && other.is_string() {
+                    continue;
+                } else {
+                    changed[name] = other;
+                }
+                let refusal = read_with(Some(&organization), Some(&changed.to_string())).unwrap_err();
+                assert_eq!(refusal, Refusal::Header, "{changed}");
+            }
         }
+    }
+
+    #[test]
+    fn any_letters_survive_the_journey() {
+        let request_id = "\"r\\1\" \u{e9}\u{1}".to_owned();
+        let actor = Actor { subject: r#"a"b\c:d"#.into(), ..context().actor };
+        let context = Context { actor, request_id, traceparent: Some("00-a\\b".into()), ..context() };
+        assert_eq!(read(&message(&context)).unwrap().context, context);
     }
 
     #[test]

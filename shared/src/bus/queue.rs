@@ -1,5 +1,5 @@
 //! The queue: a second connection of gateways and tool workers, in an account that holds nothing but calls that wait and
-//! run. Commands, deliveries and releases go by it: crossing from one account to another costs the server more than all
+//! run. Commands and deliveries go by it: crossing from one account to another costs the server more than all
 //! else that it does for a call, and a subscription that is imported cannot be ended at a certain message (ADR 20).
 
 use async_nats::{Client, connection::State};
@@ -13,7 +13,7 @@ use crate::{config, fault::Fault};
 pub enum Side {
     /// Gateways: publish calls and hear what the queue says about them.
     Calling,
-    /// Tool workers: hear lanes and release slots.
+    /// Tool workers: hear lanes.
     Working,
 }
 

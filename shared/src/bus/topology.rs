@@ -77,6 +77,7 @@ fn pool_permissions(pool: Pool, publish: &mut Vec<String>, subscribe: &mut Vec<S
             watches(&[Bucket::Configs, Bucket::Access, Bucket::Limits], publish, subscribe);
         }
         Pool::Tool => {
+            publish.extend((0..PARTITIONS).map(released));
             // Calls pass from a full worker to one with room, each by the other's inbox.
             publish.push(pass(pool));
             publish.push(format!("{}.>", inbox_prefix(pool.name())));
@@ -92,6 +93,12 @@ fn pool_permissions(pool: Pool, publish: &mut Vec<String>, subscribe: &mut Vec<S
         // It administers as another user, in JetStream's account.
         Pool::Controller => watches(&[Bucket::Limits], publish, subscribe),
     }
+}
+
+/// Releasing slots of a partition: the one thing that roles ask of the queue by way of an import, since it must not
+/// overtake the answer that went before it.
+fn released(partition: u16) -> String {
+    format!("$JS.ACK.{}.>", streams::calls(partition))
 }
 
 /// Writing, removing and reading the parts of files.
@@ -131,7 +138,6 @@ fn queue(side: Side) -> Permissions {
             subscribe.push(format!("{}.>", inbox_prefix(Role::Gateway.name())));
         }
         Side::Working => {
-            publish.extend((0..PARTITIONS).map(|partition| format!("$JS.ACK.{}.>", streams::calls(partition))));
             publish.push(nobody(user));
             // No delivery: those name an acknowledgement, and the server lets no client do that.
             publish.push(work(Pool::Tool));
@@ -207,7 +213,7 @@ pub fn accounts_conf() -> String {
         "# Written from shared/src/bus/topology.rs by `cargo dev topology`; a test keeps the two equal.\naccounts {\n",
     );
     conf.push_str(&jetstream_account(&imports));
-    conf.push_str(&queue_account());
+    conf.push_str(&queue_account(&imports));
     conf.push_str(&roles_account(&imports));
     let _ = writeln!(
         conf,
@@ -222,7 +228,7 @@ fn jetstream_account(imports: &Imports) -> String {
         "  # Where the shared state, records, news and files are. Only what is exported can be asked from elsewhere.\n  \
          JETSTREAM {\n    jetstream: enabled\n    exports: [\n",
     );
-    for service in &imports.services {
+    for service in imports.services.iter().filter(|service| account_of(service) == "JETSTREAM") {
         // A batch is many answers to one request.
         let many = if service.contains(".MSG.NEXT.") { ", response_type: stream" } else { "" };
         let _ = writeln!(conf, "      {{ service: \"{}\", accounts: [ROLES]{many} }}", Imports::exported(service));
@@ -240,12 +246,22 @@ fn jetstream_account(imports: &Imports) -> String {
     conf
 }
 
-fn queue_account() -> String {
+/// Which account a role asks.
+fn account_of(service: &str) -> &'static str {
+    if service.starts_with("$JS.ACK.CALLS_") { "QUEUE" } else { "JETSTREAM" }
+}
+
+fn queue_account(imports: &Imports) -> String {
+    let services = imports.services.iter().filter(|service| account_of(service) == "QUEUE");
+    let released = services.fold(String::new(), |mut released, service| {
+        let _ = writeln!(released, "      {{ service: \"{service}\", accounts: [ROLES] }}");
+        released
+    });
     let users: String = Side::ALL.map(|side| user(&queue(side))).concat();
     format!(
         "  # Where calls wait. An import of the API from the server's own account keeps the server from adding its own:\n  \
          # what asks here asks nobody, but for who knows another name.\n  \
-         QUEUE {{\n    jetstream: enabled\n    exports: [{{ service: ${QUEUE_API}, accounts: [JETSTREAM] }}]\n    \
+         QUEUE {{\n    jetstream: enabled\n    exports: [\n      {{ service: ${QUEUE_API}, accounts: [JETSTREAM] }}\n{released}    ]\n    \
          imports: [\n      {{ service: {{ account: SYS, subject: \"{NOWHERE}\" }}, to: \"{API}.>\" }}\n      \
          {{ service: {{ account: SYS, subject: \"{API}.>\" }}, to: ${QUEUE_API} }}\n    ]\n    users: [\n{users}    ]\n  }}\n"
     )
@@ -256,7 +272,8 @@ fn roles_account(imports: &Imports) -> String {
     for service in &imports.services {
         let exported = Imports::exported(service);
         let to = if exported == *service { String::new() } else { format!(", to: \"{service}\"") };
-        let _ = writeln!(conf, "      {{ service: {{ account: JETSTREAM, subject: \"{exported}\" }}{to} }}");
+        let account = account_of(service);
+        let _ = writeln!(conf, "      {{ service: {{ account: {account}, subject: \"{exported}\" }}{to} }}");
     }
     for stream in &imports.streams {
         let _ = writeln!(conf, "      {{ stream: {{ account: JETSTREAM, subject: \"{stream}\" }} }}");

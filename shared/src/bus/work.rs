@@ -124,15 +124,16 @@ impl Slot {
 
     /// Says that the call is still running; an error means that nobody confirmed it.
     pub async fn extend(&self) -> Result<(), Fault> {
-        let client = &self.bus.queue()?.client;
+        let client = &self.bus.0.client;
         // Boxed: only a call that takes long says so.
         Box::pin(client.request(self.ack.clone(), Bytes::from_static(b"+WPI"))).await.map(drop).map_err(unavailable)
     }
 
     /// Ends the delivery and frees the slot. Nobody confirms it (ADR 15): one that is lost with its
-    /// connection is a delivery that comes again, and the rule for those holds.
+    /// connection is a delivery that comes again, and the rule for those holds. It goes by the same connection as the
+    /// answer before it, though that crosses an account: what frees a slot may not arrive where the answer did not.
     pub async fn release(&self) -> Result<(), Fault> {
-        let client = &self.bus.queue()?.client;
+        let client = &self.bus.0.client;
         client.publish(self.ack.clone(), Bytes::from_static(b"+ACK")).await.map_err(unavailable)
     }
 }
