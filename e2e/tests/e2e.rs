@@ -395,6 +395,7 @@ fn main() -> ExitCode {
             a_queued_message_with_a_forged_reply_is_refused_and_acknowledged,
             undecodable_or_unknown_queued_messages_are_answered_and_acknowledged,
             what_another_account_holds_is_no_delivery,
+            the_api_is_closed_where_calls_wait,
             who_hears_lanes_can_make_no_delivery,
             a_pool_cannot_reach_another_pools_tables,
             a_pool_cannot_become_another_role,

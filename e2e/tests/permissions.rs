@@ -15,6 +15,7 @@ pub(crate) use self::{
     administration::{
         a_consumer_into_a_command_subject_forges_no_command, a_consumer_into_the_gateways_inbox_steals_no_work,
         a_heartbeat_cannot_wipe_those_of_others, only_the_administrator_administers_streams,
+        the_api_is_closed_where_calls_wait,
     },
     database::{
         a_pool_cannot_become_another_role, a_pool_cannot_create_or_weaken_anything,

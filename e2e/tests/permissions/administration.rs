@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use shared::id::OrganizationId;
 
-use super::{CALLER, LISTENER, ROLES, wire::Wire};
+use super::{ADMINISTRATOR, CALLER, LISTENER, ROLES, wire::Wire};
 use crate::world::System;
 
 /// Subject and body of a request for a push consumer.
@@ -102,6 +102,27 @@ async fn the_roles_account_is_out_of_reach(
     assert_eq!(tool.publish(&acknowledgement, b"+ACK").await, None);
     tool.next("the confirmation").await;
     let gone = administrator.request(&api(&format!("CONSUMER.DELETE.{stream}.{name}")), &Value::Null).await;
+    assert_eq!(gone["success"], true, "{gone}");
+}
+
+/// JetStream's own words, sent to its API where calls wait, ask nobody: a message without a payload is a valid request
+/// to delete. The administrator alone can have one sent there, as the server itself would send an answer.
+pub(crate) async fn the_api_is_closed_where_calls_wait(system: Arc<System>) {
+    let (mut administrator, mut worker) =
+        (Wire::connect(&system, ADMINISTRATOR).await, Wire::connect(&system, LISTENER).await);
+    let target = format!("TARGET_{}", uuid::Uuid::new_v4().simple());
+    // What workers ask to hear that the server is there; while this lasts the stream answers.
+    let question = format!("_INBOX_{LISTENER}.nobody");
+    let republish = json!({ "src": question, "dest": format!("$JS.API.STREAM.DELETE.{target}") });
+    let config = json!({ "name": target, "subjects": [question], "storage": "memory", "republish": republish });
+    let made = administrator.request(&format!("queue.STREAM.CREATE.{target}"), &config).await;
+    assert!(made["error"].is_null(), "{made}");
+    assert_eq!(worker.publish(&question, b"").await, None);
+    let kept = worker.next("the stream's word").await.json();
+    assert_eq!(kept["stream"], target.as_str(), "{kept}");
+    let there = administrator.request(&format!("queue.STREAM.INFO.{target}"), &Value::Null).await;
+    assert!(there["error"].is_null(), "a message of the queue's account deleted a stream: {there}");
+    let gone = administrator.request(&format!("queue.STREAM.DELETE.{target}"), &Value::Null).await;
     assert_eq!(gone["success"], true, "{gone}");
 }
 
