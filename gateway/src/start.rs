@@ -5,14 +5,7 @@ use std::{sync::Arc, time::Duration};
 use poem::{Server, listener::Acceptor};
 use serde::Deserialize;
 use shared::{
-    bus::{
-        Bus, Role,
-        caller::Caller,
-        instances,
-        kv::Bucket,
-        queue::{Queue, Side},
-        standing::Standing,
-    },
+    bus::{Bus, Role, caller::Caller, instances, kv::Bucket, standing::Standing},
     config::{self, Reader},
     telemetry,
 };
@@ -82,8 +75,7 @@ pub async fn run() -> anyhow::Result<()> {
     };
     let _logs = telemetry::start_logs_aside(&log.unwrap_or_default())?;
     let metrics = telemetry::start_metrics()?;
-    let queue = Queue::connect(&jetstream.on(&nats), Side::Calling).await?;
-    let bus = Bus::connect(&nats, Role::Gateway, Some(queue)).await?;
+    let bus = Bus::connect(&nats, Role::Gateway, Some(&jetstream.on(&nats))).await?;
     let caller = Caller::start(bus.clone()).await?;
     let limits = bus.watch(Bucket::Limits);
     let access = AccessControl::new(Standing::new(bus.watch(Bucket::Access), limits.clone()), caller.clone());

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use async_nats::{Client, ConnectOptions, jetstream};
 use tokio::sync::watch;
 
-use self::queue::Queue;
+use self::queue::{Queue, Side};
 use crate::{command::Pool, config, fault::Fault};
 
 pub mod administration;
@@ -27,7 +27,7 @@ mod link;
 mod outgoing;
 mod pace;
 pub mod pass;
-pub mod queue;
+mod queue;
 pub mod service;
 pub mod standing;
 pub mod state;
@@ -140,10 +140,18 @@ async fn connect(config: &config::Nats, user: &str, name: String, counts: Counts
     Ok(options.require_tls(encrypted).connect(servers).await?)
 }
 
+fn is_up(client: &Client) -> bool {
+    client.connection_state() == async_nats::connection::State::Connected
+}
+
 impl Bus {
-    /// Connects in a role; gateways and tool workers bring their connection to the queue.
-    pub async fn connect(config: &config::Nats, role: Role, queue: Option<Queue>) -> anyhow::Result<Self> {
+    /// Connects in a role; as gateways and tool workers also to the queue.
+    pub async fn connect(config: &config::Nats, role: Role, queue: Option<&config::Nats>) -> anyhow::Result<Self> {
         let instance = uuid::Uuid::new_v4().simple().to_string();
+        let queue = match queue.zip(Side::of(role)) {
+            Some((config, side)) => Some(Queue::connect(config, side, &instance).await?),
+            None => None,
+        };
         let counts = Counts::default();
         let (connections, losses) = (counts.made.subscribe(), counts.lost.subscribe());
         let client = connect(config, role.name(), format!("switchboard-{}-{instance}", role.name()), counts).await?;
@@ -168,7 +176,7 @@ impl Bus {
         self.0.connections.clone()
     }
 
-    /// The connection to the queue.
+    /// The connection to the queue, which may be down.
     fn queue(&self) -> Result<&Queue, Fault> {
         let none = || Fault::internal(format!("{} has no connection to the queue", self.role().name()));
         self.0.queue.as_ref().ok_or_else(none)
@@ -192,20 +200,24 @@ impl Bus {
 
     /// True while the connection stands, and that to the queue.
     pub fn is_connected(&self) -> bool {
-        self.0.client.connection_state() == async_nats::connection::State::Connected
-            && self.0.queue.as_ref().is_none_or(Queue::is_connected)
+        is_up(&self.0.client) && self.0.queue.as_ref().is_none_or(Queue::is_connected)
     }
 
     /// Waits until everything written so far has left.
     pub async fn flush(&self) -> Result<(), Fault> {
-        if let Some(queue) = &self.0.queue {
-            queue.flush().await?;
-        }
-        self.0.client.flush().await.map_err(|cause| Fault::unavailable("The message queue", cause))
+        let queue = async {
+            match &self.0.queue {
+                Some(queue) => queue.flush().await,
+                None => Ok(()),
+            }
+        };
+        // Both at once: one that is down must not keep the other from it.
+        let (own, queue) = tokio::join!(self.0.client.flush(), queue);
+        own.map_err(|cause| Fault::unavailable("The message queue", cause)).and(queue)
     }
 
     /// A connection that is down accepts nothing: writes would wait in memory and arrive late.
     pub(crate) fn ensure_connected(&self) -> Result<(), Fault> {
-        if self.is_connected() { Ok(()) } else { Err(Fault::unavailable("The message queue", "not connected")) }
+        if is_up(&self.0.client) { Ok(()) } else { Err(Fault::unavailable("The message queue", "not connected")) }
     }
 }

@@ -19,7 +19,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// The name in claims, headers and rows.
+    /// The name in claims and rows; serde writes the same.
     pub const fn name(self) -> &'static str {
         match self {
             Self::User => "user",

@@ -5,14 +5,7 @@ use std::{sync::Arc, time::Duration};
 use serde::Deserialize;
 use shared::{
     Fault,
-    bus::{
-        Bus, Role,
-        administration::Administration,
-        kv::Bucket,
-        queue::{Queue, Side},
-        standing::Standing,
-        streams::Sizes,
-    },
+    bus::{Bus, Role, administration::Administration, kv::Bucket, standing::Standing, streams::Sizes},
     command::Pool,
     config::{self, Reader},
     db::Database,
@@ -175,11 +168,8 @@ pub async fn run(pool: Pool) -> anyhow::Result<()> {
     let _logs = telemetry::start_logs_aside(&log.unwrap_or_default())?;
     let metrics = telemetry::start_metrics()?;
     let configuration = read(pool)?;
-    let queue = match pool {
-        Pool::Tool => Some(Queue::connect(&configuration.jetstream.on(&configuration.nats), Side::Working).await?),
-        Pool::Session | Pool::Token | Pool::Audit | Pool::Controller => None,
-    };
-    let bus = Bus::connect(&configuration.nats, Role::Pool(pool), queue).await?;
+    let queue = configuration.jetstream.on(&configuration.nats);
+    let bus = Bus::connect(&configuration.nats, Role::Pool(pool), Some(&queue)).await?;
     let database = Database::open(&configuration.database, &format!("switchboard-{}", pool.name()))?;
     let stop = CancellationToken::new();
     // Before anybody is told that this worker is ready.

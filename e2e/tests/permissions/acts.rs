@@ -124,11 +124,9 @@ fn listening() -> Vec<Act> {
     for everything in ["told.*", "told.>"] {
         acts.push(Act::subscribe(everything, None, &["gateway"]).harmless());
     }
-    for role in ROLES {
-        // What the queue says comes to the gateways' inbox in its own account.
-        let own: &[&'static str] = if role == "gateway" { &["gateway", CALLER] } else { &[role] };
-        acts.push(Act::subscribe(format!("_INBOX_{role}.>"), None, own).harmless());
-        acts.push(Act::subscribe(format!("_INBOX_{role}.*.*"), Some("spies"), own).harmless());
+    for role in ROLES.into_iter().chain([CALLER, LISTENER]) {
+        acts.push(Act::subscribe(format!("_INBOX_{role}.>"), None, &[role]).harmless());
+        acts.push(Act::subscribe(format!("_INBOX_{role}.*.*"), Some("spies"), &[role]).harmless());
     }
     for pool in POOLS {
         for subject in [format!("cmd.{pool}.>"), format!("cmd.{pool}.*.*.*"), format!("cmd.{pool}.nothing.never.*")] {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::{
-    LISTENER, ROLES,
+    CALLER, LISTENER, ROLES,
     wire::{Heard, Wire},
 };
 use crate::world::System;
@@ -14,7 +14,7 @@ use crate::world::System;
 /// Every role but one, each refused the subscriptions.
 async fn refused_spies(system: &System, except: &str, subjects: &[(&str, Option<&str>)]) -> Vec<(&'static str, Wire)> {
     let mut spies = Vec::new();
-    for role in ROLES.into_iter().filter(|role| *role != except) {
+    for role in ROLES.into_iter().chain([CALLER, LISTENER]).filter(|role| *role != except) {
         let mut wire = Wire::connect(system, role).await;
         for (subject, queue) in subjects {
             let refusal = wire.subscribe(subject, *queue).await;

@@ -94,6 +94,8 @@ pub(super) fn of_calls_and_sessions(world: &Breakable) -> Vec<Trial> {
         cuts {
             a_cut_between_a_worker_and_nats_heals,
             a_cut_between_a_gateway_and_nats_heals,
+            a_cut_of_one_of_a_gateways_connections_heals,
+            a_cut_of_one_of_a_workers_connections_heals,
             a_cut_between_nats_and_a_pool_that_runs_no_calls_stops_none,
         }
         sessions {

@@ -86,6 +86,54 @@ pub(crate) async fn a_cut_between_a_gateway_and_nats_heals(system: Arc<System>) 
     stack.stop_one(&relayed).await.expect("it runs");
 }
 
+/// A gateway has two connections: by one calls leave, by the other everything else does and all answers come.
+pub(crate) async fn a_cut_of_one_of_a_gateways_connections_heals(system: Arc<System>) {
+    for user in ["caller", "gateway"] {
+        let relay = Relay::of(user, &system.nats_url).await;
+        let site = Site::open(&system, 8).await;
+        let stack = system.stack().await;
+        let (relayed, url) = stack.add_gateway_with(&[("NATS_URL", &relay.url())]).await.expect("it starts");
+        let there = site.at(&url);
+        let load = Callers::start(std::slice::from_ref(&there), 8, short);
+        assert_eq!(relay.connections(), 1, "{user}");
+        relay.cut();
+        until("the cut shows", async || there.call(short(0)).await.code == "unavailable").await;
+        let me = there.tenant.admin.get("/api/v1/me").await.status;
+        assert_eq!(me, if user == "caller" { 200 } else { 503 }, "{user}: what is no call needs one of them");
+        let ready = system.http.get(format!("{url}/ready")).send().await.expect("an answer");
+        assert_eq!(ready.status(), 503, "{user}: others are better off");
+        relay.heal();
+        let back_at = Instant::now();
+        load.settled(HEALED_WITHIN).await;
+        let ended = load.end().await;
+        told_the_truth(&system, std::slice::from_ref(&site), &ended);
+        let healed = healed_after(&ended, back_at);
+        eprintln!("cut from {user}: {:?}, all done {healed:.1?} after it was healed", by_code(&ended));
+        stack.stop_one(&relayed).await.expect("it runs");
+    }
+}
+
+/// A tool worker has two: by one deliveries come, by the other answers leave.
+pub(crate) async fn a_cut_of_one_of_a_workers_connections_heals(system: Arc<System>) {
+    for user in ["lanes", "tool"] {
+        let relay = Relay::of(user, &system.nats_url).await;
+        let sites = Site::open_all(&system, [8; 2]).await;
+        let relayed = only_behind(&relay, &system, Pool::Tool).await;
+        let load = Callers::start(&sites, 8, short);
+        assert_eq!(relay.connections(), 1, "{user}");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let back_at = cut_and_heal(&relay).await;
+        load.settled(HEALED_WITHIN).await;
+        let ended = load.end().await;
+        told_the_truth(&system, &sites, &ended);
+        let healed = healed_after(&ended, back_at);
+        eprintln!("cut from {user}: {:?}, all done {healed:.1?} after it was healed", by_code(&ended));
+        let stack = system.stack().await;
+        stack.restart("tool-1").await.expect("it starts");
+        stack.stop_one(&relayed).await.expect("it runs");
+    }
+}
+
 /// What needs each of these pools, and whether it is answered.
 async fn is_served(system: &System, site: &Site, pool: Pool) -> bool {
     let admin = &site.tenant.admin;

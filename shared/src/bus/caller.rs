@@ -41,8 +41,7 @@ pub struct Caller {
     bus: Bus,
     inbox: Inbox,
     direct: Outgoing,
-    /// By the connection to the queue.
-    queued: Option<Outgoing>,
+    queued: Option<(Queue, Outgoing)>,
     lanes: OpenLanes,
     pace: Pace,
     waiting: Waiting,
@@ -56,17 +55,18 @@ impl Caller {
     pub async fn start(bus: Bus) -> Result<Self, Fault> {
         let inbox = Inbox::subscribe(&bus).await?;
         let lanes = OpenLanes::default();
-        let connections = [Some(bus.connections()), bus.0.queue.as_ref().map(Queue::connections)];
-        for mut connections in connections.into_iter().flatten() {
+        // Also so that the first call after a loss asks the controller, whose answer shows that this inbox is heard again:
+        // a call goes out by one connection, and is answered by another.
+        for mut losses in [Some(bus.losses()), bus.0.queue.as_ref().map(Queue::losses)].into_iter().flatten() {
             let open = lanes.clone();
             tokio::spawn(async move {
-                while connections.changed().await.is_ok() {
+                while losses.changed().await.is_ok() {
                     open.forget_all();
                 }
             });
         }
         let direct = Outgoing::new(bus.0.client.clone());
-        let queued = bus.0.queue.as_ref().map(|queue| Outgoing::new(queue.client.clone()));
+        let queued = bus.0.queue.clone().map(|queue| (queue.clone(), Outgoing::new(queue.client)));
         Ok(Self { bus, inbox, direct, queued, lanes, pace: Pace::default(), waiting: Waiting::default() })
     }
 
@@ -82,20 +82,18 @@ impl Caller {
         command: &C,
         progress: Option<Progress>,
     ) -> Result<C::Reply, Fault> {
-        self.bus.ensure_connected()?;
+        let outgoing = self.way_out(C::DELIVERY)?;
         let context = context.within(C::DEADLINE);
         let queued = C::DELIVERY == Delivery::Queued;
-        let outgoing = if queued { self.queued.as_ref() } else { Some(&self.direct) };
-        let outgoing = outgoing.ok_or_else(|| Fault::internal("no connection to the queue"))?;
         if queued && !self.lanes.is_open(context.organization) {
             Box::pin(self.lanes.open(self, &context)).await?;
         }
         let payload = envelope::pack(command)?;
         let _room = if queued { Some(self.waiting.enter(context.organization, payload.len())?) } else { None };
-        let mut line = self.inbox.open();
+        let mut line = self.inbox.open(queued);
         let sent_at = Instant::now();
         let put = outgoing.put(sending::<C>(&context, payload, &line)?);
-        let waiting = Await { deadline: context.deadline, queued, progress, accepted: false, audited: false };
+        let waiting = Await { deadline: context.deadline, queued, progress, audited: false };
         let ended = waiting.end::<C::Reply>(&mut line).await;
         let was_sent = matches!(ended, End::Told(_)) || !put.withdraw();
         if queued {
@@ -113,6 +111,15 @@ impl Caller {
         }
     }
 
+    /// By which connection a command leaves. That by which its answer comes must stand too.
+    fn way_out(&self, delivery: Delivery) -> Result<&Outgoing, Fault> {
+        self.bus.ensure_connected()?;
+        let Delivery::Queued = delivery else { return Ok(&self.direct) };
+        let (queue, outgoing) = self.queued.as_ref().ok_or_else(|| Fault::internal("no connection to the queue"))?;
+        queue.ensure_connected()?;
+        Ok(outgoing)
+    }
+
     /// What the end of a queued call tells about its lane.
     async fn learn<T>(&self, organization: OrganizationId, sent_at: Instant, ended: &End<T>) {
         match ended {
@@ -126,17 +133,20 @@ impl Caller {
 
 /// A command as it is sent.
 fn sending<C: Command>(context: &Context, payload: Bytes, line: &Line) -> Result<Sending, Fault> {
-    let (subject, headers) = match C::DELIVERY {
-        Delivery::Direct => (subject::direct::<C>(context.organization), envelope::headers::<C>(context, None)?),
+    let (subject, reply, headers) = match C::DELIVERY {
+        Delivery::Direct => {
+            let headers = envelope::headers::<C>(context, None)?;
+            (subject::direct::<C>(context.organization), line.subject.clone(), headers)
+        }
         Delivery::Queued => {
             let mut headers = envelope::headers::<C>(context, Some(&line.subject))?;
             // Garbage collection only (whole seconds, at least one): workers check the deadline.
             let keep = context.deadline.remaining().as_secs() + 3;
             headers.insert("Nats-TTL", keep.to_string().as_str());
-            (subject::queued(C::POOL, context.organization), headers)
+            (subject::queued(C::POOL, context.organization), line.of_the_queue(), headers)
         }
     };
-    Ok(Sending { subject, reply: line.subject.clone(), headers, payload, caller: line.sender.clone() })
+    Ok(Sending { subject, reply, headers, payload, caller: line.sender.clone() })
 }
 
 /// How a command ended, as the caller sees it.
@@ -152,7 +162,6 @@ struct Await {
     deadline: Deadline,
     queued: bool,
     progress: Option<Progress>,
-    accepted: bool,
     audited: bool,
 }
 
@@ -170,7 +179,7 @@ impl Await {
             let reply = match tokio::time::timeout(patience, line.replies.recv()).await {
                 Ok(Some(reply)) => reply,
                 Ok(None) => return End::Lost(Fault::internal("the reply line closed")),
-                Err(_) => return End::Lost(self.too_late(outcome.is_some(), self.accepted || line.is_kept())),
+                Err(_) => return End::Lost(self.too_late(outcome.is_some(), line.is_kept())),
             };
             let content = match reply {
                 Reply::Content(content) => content,
@@ -199,11 +208,7 @@ impl Await {
 
     fn note(&mut self, ack: &PublishAck) -> Result<(), Fault> {
         let Some(error) = &ack.error else {
-            if ack.stream == super::streams::AUDIT {
-                self.audited = true;
-            } else {
-                self.accepted = true;
-            }
+            self.audited |= ack.stream == super::streams::AUDIT;
             return Ok(());
         };
         if ack.stream == super::streams::AUDIT {

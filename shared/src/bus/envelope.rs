@@ -68,6 +68,13 @@ impl<'a> Stored<'a> {
         Some(Self { stream: tokens[0], delivered: number(2)?, sequence: number(3)?, at_ns: number(5)? })
     }
 
+    /// True where the stream is the one that holds messages of this subject. Another account's, or one that somebody made,
+    /// delivers no call.
+    pub(super) fn holds(&self, subject: &str) -> bool {
+        let partition = subject.strip_prefix("calls.").and_then(|rest| rest.split('.').next());
+        partition.is_some() && partition == self.stream.strip_prefix("CALLS_")
+    }
+
     /// Names the call by where the server stored it: no sender can choose it, and every delivery
     /// of one message has the same name.
     pub(super) fn call(&self) -> CallId {
@@ -237,6 +244,12 @@ mod tests {
         assert_eq!(first.call(), again.call());
         assert_eq!(first, domain);
         assert_ne!(first.call(), Stored { sequence: 43, ..again }.call());
+        assert!(first.holds("calls.3.tool.x"));
+        for other in ["calls.4.tool.x", "calls.33.tool.x", "calls", "$KV.LIMITS.x", ""] {
+            assert!(!first.holds(other), "{other}");
+        }
+        let made = Stored::parse("$JS.ACK.SPY.t_abc.1.42.7.1700000000000000001.0").unwrap();
+        assert!(!made.holds("calls.3.tool.x") && !made.holds(""));
         for foreign in ["", "_INBOX_gateway.a.1", "$JS.ACK.CALLS_3.t.x.42.7.1.0", "$JS.ACK.a.b.c"] {
             assert_eq!(Stored::parse(foreign), None, "{foreign}");
         }

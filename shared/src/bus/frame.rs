@@ -41,6 +41,11 @@ pub(super) fn says_that_a_call_is_kept(bytes: &[u8]) -> bool {
     bytes.starts_with(br#"{"stream":"CALLS_"#)
 }
 
+/// True where the server says why a stream of calls took none in.
+pub(super) fn says_that_a_call_is_refused(bytes: &[u8]) -> bool {
+    PublishAck::read(bytes).is_some_and(|ack| ack.error.is_some() && ack.stream.starts_with("CALLS_"))
+}
+
 /// The server's word on a stored message (JetStream publish acknowledgement).
 #[derive(Clone, Debug, Deserialize)]
 pub struct PublishAck {

@@ -8,12 +8,12 @@ use std::{
     },
 };
 
-use async_nats::{Message, StatusCode};
+use async_nats::{Client, Message, StatusCode};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures::StreamExt;
 use tokio::sync::mpsc;
 
-use super::{Bus, frame, subject};
+use super::{Bus, frame, queue::Side, subject};
 use crate::fault::Fault;
 
 /// Between the lines that one message is for.
@@ -39,12 +39,17 @@ struct Open {
     /// The queue has said that it keeps the call. Noted here, because who waits for the end of a call need not be
     /// woken for its beginning.
     is_kept: bool,
+    /// Of a queued command: the queue has nothing to say about others.
+    is_queued: bool,
 }
 
 /// What all replies to this process come by; a token per command tells them apart.
 #[derive(Clone, Debug)]
 pub(super) struct Inbox {
-    prefix: Arc<str>,
+    /// Where workers answer.
+    answers: Arc<str>,
+    /// Where the queue says whether it keeps a call.
+    words: Arc<str>,
     next: Arc<AtomicU64>,
     lines: Arc<Mutex<Lines>>,
 }
@@ -63,34 +68,45 @@ pub(super) struct Line {
 impl Inbox {
     pub(super) async fn subscribe(bus: &Bus) -> Result<Self, Fault> {
         // The tail cannot be guessed by another process of the same role.
-        let prefix: Arc<str> = format!("{}.{}", subject::inbox_prefix(bus.role().name()), bus.instance()).into();
-        let inbox = Self { prefix, next: Arc::default(), lines: Arc::default() };
-        // Workers answer in the roles' account; what the queue says comes in its own.
-        for client in [Some(&bus.0.client), bus.0.queue.as_ref().map(|queue| &queue.client)].into_iter().flatten() {
-            let mut subscription = client
-                .subscribe(format!("{}.*", inbox.prefix))
-                .await
-                .map_err(|cause| Fault::unavailable("The message queue", cause))?;
-            let lines = Arc::clone(&inbox.lines);
-            tokio::spawn(async move {
-                while let Some(message) = subscription.next().await {
-                    hand_out(&mut lines.lock().unwrap_or_else(PoisonError::into_inner), message);
-                }
-            });
+        let inbox_of = |user: &str| Arc::from(format!("{}.{}", subject::inbox_prefix(user), bus.instance()));
+        let (answers, words) = (inbox_of(bus.role().name()), inbox_of(Side::Calling.user()));
+        let inbox = Self { answers, words, next: Arc::default(), lines: Arc::default() };
+        inbox.hear(&bus.0.client, &inbox.answers, hand_out).await?;
+        if let Some(queue) = &bus.0.queue {
+            inbox.hear(&queue.client, &inbox.words, hear_the_queue).await?;
         }
         Ok(inbox)
     }
 
-    pub(super) fn open(&self) -> Line {
+    async fn hear(&self, client: &Client, at: &str, hand_out: fn(&mut Lines, Message)) -> Result<(), Fault> {
+        let mut subscription = client
+            .subscribe(format!("{at}.*"))
+            .await
+            .map_err(|cause| Fault::unavailable("The message queue", cause))?;
+        let lines = Arc::clone(&self.lines);
+        tokio::spawn(async move {
+            while let Some(message) = subscription.next().await {
+                hand_out(&mut lines.lock().unwrap_or_else(PoisonError::into_inner), message);
+            }
+        });
+        Ok(())
+    }
+
+    pub(super) fn open(&self, is_queued: bool) -> Line {
         let token = self.next.fetch_add(1, Ordering::Relaxed);
         let (sender, replies) = mpsc::unbounded_channel();
-        let open = Open { replies: sender.clone(), is_kept: false };
+        let open = Open { replies: sender.clone(), is_kept: false, is_queued };
         self.lines.lock().unwrap_or_else(PoisonError::into_inner).insert(token, open);
-        Line { token, subject: format!("{}.{token:x}", self.prefix), replies, sender, inbox: self.clone() }
+        Line { token, subject: format!("{}.{token:x}", self.answers), replies, sender, inbox: self.clone() }
     }
 }
 
 impl Line {
+    /// Where the queue says whether it keeps the call.
+    pub(super) fn of_the_queue(&self) -> String {
+        format!("{}.{:x}", self.inbox.words, self.token)
+    }
+
     /// Whether the queue has said that it keeps the call.
     pub(super) fn is_kept(&self) -> bool {
         let lines = self.inbox.lines.lock().unwrap_or_else(PoisonError::into_inner);
@@ -104,16 +120,32 @@ impl Drop for Line {
     }
 }
 
+/// What comes by the connection to the queue is about a queued command, and says that it is kept, or why not. Whoever
+/// administers JetStream could have stored bytes delivered there: they are no answer, and no word about a record.
+fn hear_the_queue(lines: &mut Lines, message: Message) {
+    let token = message.subject.rsplit_once('.').and_then(|(_, token)| u64::from_str_radix(token, 16).ok());
+    let line = token.and_then(|token| lines.get_mut(&token));
+    // Whoever waited is gone.
+    let Some(line) = line.filter(|line| line.is_queued) else { return };
+    // The receiver closes only with its line, which removes the entry.
+    if message.status == Some(StatusCode::NO_RESPONDERS) {
+        let _ = line.replies.send(Reply::NoResponders);
+    } else if frame::says_that_a_call_is_kept(&message.payload) {
+        line.is_kept = true;
+    } else if frame::says_that_a_call_is_refused(&message.payload) {
+        let _ = line.replies.send(Reply::Content(message.payload));
+    } else {
+        tracing::warn!("the queue delivered what is not its own word");
+        metrics::counter!("switchboard_messages_refused_total", "reason" => "not_of_the_queue").increment(1);
+    }
+}
+
 /// Gives a message to the line, or the lines, that its subject names.
 fn hand_out(lines: &mut Lines, message: Message) {
-    let mut give = |token: &str, reply: Reply| {
-        let Some(line) = u64::from_str_radix(token, 16).ok().and_then(|token| lines.get_mut(&token)) else { return };
-        if matches!(&reply, Reply::Content(content) if frame::says_that_a_call_is_kept(content)) {
-            line.is_kept = true;
-        } else {
-            // The receiver closes only with its line, which removes the entry.
-            let _ = line.replies.send(reply);
-        }
+    let give = |token: &str, reply: Reply| {
+        let Some(line) = u64::from_str_radix(token, 16).ok().and_then(|token| lines.get(&token)) else { return };
+        // The receiver closes only with its line, which removes the entry.
+        let _ = line.replies.send(reply);
     };
     let Some((_, tokens)) = message.subject.rsplit_once('.') else { return };
     if message.status == Some(StatusCode::NO_RESPONDERS) {
@@ -161,7 +193,7 @@ fn next_frame(rest: &mut Bytes) -> Option<Bytes> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::frame::Frame, *};
 
     fn message(subject: &str, payload: Bytes) -> Message {
         let (status, description, headers) = (None, None, None);
@@ -173,7 +205,7 @@ mod tests {
         let mut receivers = Vec::new();
         let senders = opened.into_iter().map(|(token, (sender, receiver))| {
             receivers.push(receiver);
-            (token, Open { replies: sender, is_kept: false })
+            (token, Open { replies: sender, is_kept: false, is_queued: true })
         });
         (senders.collect(), receivers)
     }
@@ -207,12 +239,37 @@ mod tests {
     fn who_waits_is_not_woken_to_hear_that_a_call_is_kept() {
         let (mut lines, mut heard_by) = lines([1, 2, 3]);
         let kept = Bytes::from_static(br#"{"stream":"CALLS_7","seq":1}"#);
-        hand_out(&mut lines, message("_INBOX_gateway.x.1", kept));
+        hear_the_queue(&mut lines, message("_INBOX_caller.x.1", kept));
         let refused = Bytes::from_static(br#"{"error":{"err_code":10077},"stream":"CALLS_7","seq":0}"#);
-        hand_out(&mut lines, message("_INBOX_gateway.x.2", refused.clone()));
+        hear_the_queue(&mut lines, message("_INBOX_caller.x.2", refused.clone()));
         assert!(heard(&mut heard_by[0]).is_none());
         assert_eq!(heard(&mut heard_by[1]).unwrap(), refused);
         assert_eq!([1, 2, 3].map(|token| lines[&token].is_kept), [true, false, false]);
+    }
+
+    #[test]
+    fn by_way_of_the_queue_comes_nothing_but_whether_a_call_is_kept() {
+        let (mut lines, mut heard_by) = lines([1, 2, 3]);
+        lines.get_mut(&3).unwrap().is_queued = false;
+        let forged = Frame::Done(Ok("forged")).encode().unwrap();
+        let refused = Bytes::from_static(br#"{"error":{"err_code":10077},"stream":"CALLS_7","seq":0}"#);
+        for content in [
+            forged,
+            Bytes::from_static(br#"{"stream":"AUDIT","seq":1}"#),
+            Bytes::from_static(br#"{"error":{"err_code":10077},"stream":"AUDIT"}"#),
+            Bytes::from_static(br#"{"error":{"err_code":10077}}"#),
+            Bytes::from_static(b"{}"),
+            Bytes::new(),
+        ] {
+            hear_the_queue(&mut lines, message("_INBOX_caller.x.1", content));
+        }
+        let nobody = |subject| Message { status: Some(StatusCode::NO_RESPONDERS), ..message(subject, Bytes::new()) };
+        hear_the_queue(&mut lines, nobody("_INBOX_caller.x.1+2"));
+        hear_the_queue(&mut lines, nobody("_INBOX_caller.x.3"));
+        hear_the_queue(&mut lines, message("_INBOX_caller.x.3", refused));
+        assert!(heard_by.iter_mut().all(|line| heard(line).is_none()), "not about a queued command, or not its word");
+        hear_the_queue(&mut lines, nobody("_INBOX_caller.x.2"));
+        assert!(matches!(heard_by[1].try_recv(), Ok(Reply::NoResponders)));
     }
 
     #[test]

@@ -148,7 +148,7 @@ impl Bus {
         value: &T,
         headers: HeaderMap,
     ) -> Result<(), PublishError> {
-        if !self.is_connected() {
+        if self.ensure_connected().is_err() {
             return Err(PublishErrorKind::BrokenPipe.into());
         }
         let payload =

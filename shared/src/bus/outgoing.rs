@@ -33,11 +33,11 @@ pub(super) struct Sending {
 #[derive(Clone, Debug)]
 pub(super) struct Outgoing {
     client: Client,
-    queue: Arc<Mutex<Queue>>,
+    pending: Arc<Mutex<Pending>>,
 }
 
 #[derive(Debug, Default)]
-struct Queue {
+struct Pending {
     waiting: VecDeque<(u64, Sending)>,
     last: u64,
     put_at: Option<Instant>,
@@ -76,7 +76,7 @@ impl Drop for Put {
 
 impl Outgoing {
     pub(super) fn new(client: Client) -> Self {
-        Self { client, queue: Arc::default() }
+        Self { client, pending: Arc::default() }
     }
 
     /// Sends, at once or soon. While NATS is away the client's own channel fills, and what is put here waits.
@@ -121,8 +121,8 @@ impl Outgoing {
         next
     }
 
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,16 +1,16 @@
-//! The queue: a second connection of gateways and tool workers, in an account that holds nothing but calls that wait and
-//! run. Commands and deliveries go by it: crossing from one account to another costs the server more than all
-//! else that it does for a call, and a subscription that is imported cannot be ended at a certain message (ADR 20).
+//! The queue: a second connection of gateways and tool workers, in an account that holds nothing but calls that wait
+//! and run. Commands and deliveries go by it: to cross from one account to another costs the server more than all else
+//! that it does for a call, and a subscription that is imported cannot be ended at a certain message (ADR 20).
 
-use async_nats::{Client, connection::State};
+use async_nats::Client;
 use tokio::sync::watch;
 
-use super::{Counts, connect, link::Link, subject};
-use crate::{config, fault::Fault};
+use super::{Counts, Role, connect, is_up, link::Link, subject};
+use crate::{command::Pool, config, fault::Fault};
 
 /// Who connects there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
+pub(super) enum Side {
     /// Gateways: publish calls and hear what the queue says about them.
     Calling,
     /// Tool workers: hear lanes.
@@ -19,10 +19,19 @@ pub enum Side {
 
 impl Side {
     /// Both.
-    pub const ALL: [Self; 2] = [Self::Calling, Self::Working];
+    pub(super) const ALL: [Self; 2] = [Self::Calling, Self::Working];
+
+    /// That of a role, where it has one.
+    pub(super) const fn of(role: Role) -> Option<Self> {
+        match role {
+            Role::Gateway => Some(Self::Calling),
+            Role::Pool(Pool::Tool) => Some(Self::Working),
+            Role::Pool(_) => None,
+        }
+    }
 
     /// The user in the queue's account.
-    pub const fn user(self) -> &'static str {
+    pub(super) const fn user(self) -> &'static str {
         match self {
             Self::Calling => "caller",
             Self::Working => "lanes",
@@ -32,29 +41,35 @@ impl Side {
 
 /// A connection to the queue. Clones share it.
 #[derive(Clone, Debug)]
-pub struct Queue {
+pub(super) struct Queue {
     pub(super) client: Client,
+    side: Side,
     connections: watch::Receiver<u64>,
     losses: watch::Receiver<u64>,
 }
 
 impl Queue {
     /// Connects, retrying until the server is there, and reconnects for ever.
-    pub async fn connect(config: &config::Nats, side: Side) -> anyhow::Result<Self> {
+    pub(super) async fn connect(config: &config::Nats, side: Side, instance: &str) -> anyhow::Result<Self> {
         let counts = Counts::default();
         let (connections, losses) = (counts.made.subscribe(), counts.lost.subscribe());
-        let client = connect(config, side.user(), format!("switchboard-{}", side.user()), counts).await?;
-        Ok(Self { client, connections, losses })
+        let client = connect(config, side.user(), format!("switchboard-{}-{instance}", side.user()), counts).await?;
+        Ok(Self { client, side, connections, losses })
     }
 
-    /// Counts connections made: a change means that NATS may have been restarted in between.
-    pub(super) fn connections(&self) -> watch::Receiver<u64> {
-        self.connections.clone()
+    /// Counts connections lost.
+    pub(super) fn losses(&self) -> watch::Receiver<u64> {
+        self.losses.clone()
     }
 
     /// True while the connection stands.
     pub(super) fn is_connected(&self) -> bool {
-        self.client.connection_state() == State::Connected
+        is_up(&self.client)
+    }
+
+    /// As [`super::Bus::ensure_connected`].
+    pub(super) fn ensure_connected(&self) -> Result<(), Fault> {
+        if self.is_connected() { Ok(()) } else { Err(Fault::unavailable("The queue", "not connected")) }
     }
 
     /// Waits until everything written so far has left.
@@ -64,7 +79,7 @@ impl Queue {
 
     /// For who hears lanes.
     pub(super) fn link(&self) -> Link {
-        let Self { client, connections, losses } = self.clone();
-        Link { client, connections, losses, nobody: subject::nobody(Side::Working.user()) }
+        let Self { client, side, connections, losses } = self.clone();
+        Link { client, connections, losses, nobody: subject::nobody(side.user()) }
     }
 }

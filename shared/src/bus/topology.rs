@@ -134,8 +134,6 @@ fn queue(side: Side) -> Permissions {
     match side {
         Side::Calling => {
             publish.extend((0..PARTITIONS).map(|partition| format!("calls.{partition}.*.*")));
-            // A call is answered under one name in every account.
-            subscribe.push(format!("{}.>", inbox_prefix(Role::Gateway.name())));
         }
         Side::Working => {
             publish.push(nobody(user));
@@ -149,7 +147,7 @@ fn queue(side: Side) -> Permissions {
     Permissions { user, publish, subscribe }
 }
 
-/// What the roles' account takes over from JetStream's.
+/// What the roles' account takes over from the two others.
 #[derive(Clone, Debug, Serialize)]
 struct Imports {
     /// Requests, by the subject that roles publish. Answers come back to whoever asked.
@@ -176,7 +174,7 @@ impl Imports {
         }
     }
 
-    /// A service's subject in JetStream's account.
+    /// A service's subject in its account.
     fn exported(subject: &str) -> String {
         match subject.strip_prefix(API_PREFIX) {
             Some(request) => format!("{API}{request}"),
@@ -324,7 +322,8 @@ mod tests {
 
     #[test]
     fn no_role_may_create_change_or_delete() {
-        let granted = Role::ALL.into_iter().flat_map(|role| permissions(role).publish);
+        let users = Role::ALL.into_iter().map(permissions).chain(Side::ALL.map(queue));
+        let granted = users.flat_map(|user| user.publish);
         for subject in granted.chain(Imports::new().services) {
             let words = ["$JS.API", "CREATE", "DELETE", "UPDATE", "PURGE", "PAUSE", "DIRECT"];
             assert!(!words.iter().any(|word| subject.contains(word)), "{subject}");

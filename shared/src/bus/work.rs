@@ -102,6 +102,9 @@ impl Delivered {
     /// What was delivered, or why it cannot be read.
     pub fn envelope(&self) -> Result<Envelope, Refusal> {
         let stored = Stored::parse(&self.slot.ack).ok_or(Refusal::Reply)?;
+        if !stored.holds(&self.message.subject) {
+            return Err(Refusal::Subject);
+        }
         Envelope::read(&self.message, Some(&stored), stored.call())
     }
 
