@@ -99,7 +99,7 @@ impl Nats {
             .iter()
             .map(|role| Ok((format!("NATS_PASSWORD_{}", role.user().to_uppercase()), role.password(secrets)?)))
             .collect::<Result<Vec<_>>>()?;
-        // Nobody but the server knows it.
+        // No process but the server is given it.
         let queue_api = format!("{}.>", secrets.password("nats-queue-api")?);
         let store = data.join("nats");
         let spec = |ports: &[u16]| {

@@ -55,8 +55,8 @@ impl Caller {
     pub async fn start(bus: Bus) -> Result<Self, Fault> {
         let inbox = Inbox::subscribe(&bus).await?;
         let lanes = OpenLanes::default();
-        // Also so that the first call after a loss asks the controller, whose answer shows that this inbox is heard again:
-        // a call goes out by one connection, and is answered by another.
+        // NATS may have lost its memory. And a call goes out by one connection and is answered by another: the
+        // controller's answer to the first one after a loss shows that this inbox is heard again.
         for mut losses in [Some(bus.losses()), bus.0.queue.as_ref().map(Queue::losses)].into_iter().flatten() {
             let open = lanes.clone();
             tokio::spawn(async move {

@@ -68,8 +68,8 @@ impl<'a> Stored<'a> {
         Some(Self { stream: tokens[0], delivered: number(2)?, sequence: number(3)?, at_ns: number(5)? })
     }
 
-    /// True where the stream is the one that holds messages of this subject. Another account's, or one that somebody made,
-    /// delivers no call.
+    /// True where the stream is the one that holds messages of this subject. Another account's, or one that
+    /// somebody made, delivers no call.
     pub(super) fn holds(&self, subject: &str) -> bool {
         let partition = subject.strip_prefix("calls.").and_then(|rest| rest.split('.').next());
         partition.is_some() && partition == self.stream.strip_prefix("CALLS_")
