@@ -128,3 +128,16 @@ impl Context {
         Self { deadline: Deadline::after(patience), ..self.clone() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Role;
+
+    #[test]
+    fn a_role_has_one_name() {
+        for role in [Role::User, Role::Admin] {
+            assert_eq!(serde_json::to_value(role).unwrap(), role.name());
+            assert_eq!(Role::parse(role.name()), Some(role));
+        }
+    }
+}

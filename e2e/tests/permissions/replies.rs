@@ -170,7 +170,7 @@ async fn forged_messages(
     targets.push((format!("$KV.LIMITS.{tag}"), "KV_LIMITS".to_owned(), "session"));
     let mut forged = Vec::new();
     for (subject, stream, holder) in targets {
-        let is_pool = ![ROLES[0], CALLER, LISTENER].contains(&role);
+        let is_pool = !["gateway", CALLER, LISTENER].contains(&role);
         if role == holder || (holder == "every pool" && is_pool) {
             continue;
         }

@@ -43,6 +43,15 @@ async fn cut_and_heal(relay: &Relay) -> Instant {
     Instant::now()
 }
 
+/// Ends the load once calls are done again: each was told the truth.
+async fn told_and_healed(system: &System, sites: &[Arc<Site>], load: Callers, back_at: Instant, from: &str) {
+    load.settled(HEALED_WITHIN).await;
+    let ended = load.end().await;
+    told_the_truth(system, sites, &ended);
+    let healed = healed_after(&ended, back_at);
+    eprintln!("cut from {from}: {:?}, all done {healed:.1?} after it was healed", by_code(&ended));
+}
+
 pub(crate) async fn a_cut_between_a_worker_and_nats_heals(system: Arc<System>) {
     let relay = Relay::to(&system.nats_url).await;
     let sites = Site::open_all(&system, [8; 2]).await;
@@ -50,11 +59,7 @@ pub(crate) async fn a_cut_between_a_worker_and_nats_heals(system: Arc<System>) {
     let load = Callers::start(&sites, 8, short);
     tokio::time::sleep(Duration::from_secs(1)).await;
     let back_at = cut_and_heal(&relay).await;
-    load.settled(HEALED_WITHIN).await;
-    let ended = load.end().await;
-    told_the_truth(&system, &sites, &ended);
-    let healed = healed_after(&ended, back_at);
-    eprintln!("cut from tool workers: {:?}, all done {healed:.1?} after it was healed", by_code(&ended));
+    told_and_healed(&system, &sites, load, back_at, "tool workers").await;
     // A worker that was cut off once leaves as orderly as any other.
     let stack = system.stack().await;
     stack.restart("tool-1").await.expect("it starts");
@@ -77,12 +82,8 @@ pub(crate) async fn a_cut_between_a_gateway_and_nats_heals(system: Arc<System>) 
     until("the cut shows", async || there[0].call(short(0)).await.code == "unavailable").await;
     relay.heal();
     let back_at = Instant::now();
-    load.settled(HEALED_WITHIN).await;
-    let ended = load.end().await;
-    told_the_truth(&system, &sites, &ended);
+    told_and_healed(&system, &sites, load, back_at, "a gateway").await;
     all_done(&elsewhere.end().await);
-    let healed = healed_after(&ended, back_at);
-    eprintln!("cut from a gateway: {:?}, all done {healed:.1?} after it was healed", by_code(&ended));
     stack.stop_one(&relayed).await.expect("it runs");
 }
 
@@ -104,11 +105,7 @@ pub(crate) async fn a_cut_of_one_of_a_gateways_connections_heals(system: Arc<Sys
         assert_eq!(ready.status(), 503, "{user}: others are better off");
         relay.heal();
         let back_at = Instant::now();
-        load.settled(HEALED_WITHIN).await;
-        let ended = load.end().await;
-        told_the_truth(&system, std::slice::from_ref(&site), &ended);
-        let healed = healed_after(&ended, back_at);
-        eprintln!("cut from {user}: {:?}, all done {healed:.1?} after it was healed", by_code(&ended));
+        told_and_healed(&system, std::slice::from_ref(&site), load, back_at, user).await;
         stack.stop_one(&relayed).await.expect("it runs");
     }
 }
@@ -123,11 +120,7 @@ pub(crate) async fn a_cut_of_one_of_a_workers_connections_heals(system: Arc<Syst
         assert_eq!(relay.connections(), 1, "{user}");
         tokio::time::sleep(Duration::from_millis(500)).await;
         let back_at = cut_and_heal(&relay).await;
-        load.settled(HEALED_WITHIN).await;
-        let ended = load.end().await;
-        told_the_truth(&system, &sites, &ended);
-        let healed = healed_after(&ended, back_at);
-        eprintln!("cut from {user}: {:?}, all done {healed:.1?} after it was healed", by_code(&ended));
+        told_and_healed(&system, &sites, load, back_at, user).await;
         let stack = system.stack().await;
         stack.restart("tool-1").await.expect("it starts");
         stack.stop_one(&relayed).await.expect("it runs");

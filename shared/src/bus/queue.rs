@@ -1,6 +1,6 @@
 //! The queue: a second connection of gateways and tool workers, in an account that holds nothing but calls that wait
-//! and run. Commands and deliveries go by it: to cross from one account to another costs the server more than all else
-//! that it does for a call, and a subscription that is imported cannot be ended at a certain message (ADR 20).
+//! and run. Commands and deliveries go by it: crossing from one account to another was a third of what the server did
+//! for a call, and a subscription that is imported cannot be ended at a certain message (ADR 20).
 
 use async_nats::Client;
 use tokio::sync::watch;

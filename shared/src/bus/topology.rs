@@ -5,8 +5,8 @@
 //! Three accounts. The roles stand in one, which imports exactly what they may ask of JetStream in the second, where its
 //! administrator is: an answer always goes back into the account that asked, and cannot become a request of JetStream
 //! wherever a role wants it sent (ADR 11). Calls have the third to themselves: who publishes them and who works them off
-//! are in it, since to cross costs more than all else that the server does for a call. There JetStream's API is closed,
-//! but under a name that only the server knows (ADR 20).
+//! are in it, since crossing was a third of what the server did for a call. There JetStream's API is closed, but under a
+//! name that the server alone is given (ADR 20).
 
 use std::{collections::BTreeSet, fmt::Write as _};
 
