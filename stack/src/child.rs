@@ -133,9 +133,9 @@ impl Log {
         &self.0
     }
 
-    /// The last lines, at most 4 KiB of them.
+    /// The last lines without those of backtraces, which would push out what went wrong; looked for in the last 64 KiB.
     pub(crate) fn tail(&self, lines: usize) -> String {
-        const MOST_BYTES: u64 = 4_096;
+        const MOST_BYTES: u64 = 65_536;
         let read = || -> std::io::Result<Vec<u8>> {
             let mut file = File::open(&self.0)?;
             let length = file.metadata()?.len();
@@ -146,7 +146,33 @@ impl Log {
         };
         let bytes = read().unwrap_or_default();
         let text = String::from_utf8_lossy(&bytes);
-        let all: Vec<&str> = text.lines().collect();
+        let all: Vec<&str> = text.lines().filter(|line| !is_of_a_backtrace(line)).collect();
         all[all.len().saturating_sub(lines)..].join("\n")
+    }
+}
+
+/// `  12: some::function`, or the place of it, `          at /a/file.rs:1:2`.
+fn is_of_a_backtrace(line: &str) -> bool {
+    let frame = line.trim_start();
+    let number = frame.bytes().take_while(u8::is_ascii_digit).count();
+    line.len() > frame.len() && (frame.starts_with("at ") || (number > 0 && frame[number..].starts_with(": ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scratch::Scratch;
+
+    #[test]
+    fn the_last_words_of_a_child_are_its_own_not_those_of_its_backtrace() {
+        let scratch = Scratch::new().unwrap();
+        let log = Log::new(scratch.path(), "worker");
+        let frames =
+            (0..200).map(|number| format!("{number:4}: a::function\n             at ./src/lib.rs:{number}:9\n"));
+        let frames: String = frames.collect();
+        let said = "worker started\nError: Address already in use (os error 98)\n\nStack backtrace:\n";
+        std::fs::write(log.path(), format!("12: no frame\n{said}{frames}")).unwrap();
+        assert_eq!(log.tail(12), format!("12: no frame\n{}", said.trim_end()));
+        assert_eq!(log.tail(1), "Stack backtrace:");
     }
 }
