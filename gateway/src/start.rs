@@ -18,7 +18,7 @@ use crate::{
         self, Gateway,
         cors::Origins,
         events::Places,
-        health::{self, Seen, UPKEEP_EVERY},
+        health::{self, Seen},
         openapi::Published,
     },
     listener,
@@ -93,17 +93,11 @@ pub async fn run() -> anyhow::Result<()> {
         instances: bus.watch(Bucket::Instances),
         published: Published::new(&public_url),
         public_url,
-        metrics: metrics.clone(),
+        metrics,
         seen: Seen::default(),
         bus: bus.clone(),
     });
     let heart = tokio::spawn(beat(Arc::clone(&gateway), stop.clone()));
-    tokio::spawn(async move {
-        loop {
-            tokio::time::sleep(UPKEEP_EVERY).await;
-            metrics.run_upkeep();
-        }
-    });
     let acceptor = listener::bind(&config.listen, config.connections.max(1)).await?;
     tracing::info!(listen = ?acceptor.local_addr(), instance = bus.instance(), "gateway started");
     let sign = stop.clone();

@@ -115,12 +115,23 @@ where
 const LATENCY_BUCKETS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 300.0];
 
-/// Installs the metrics recorder and describes every metric of ours. Call once per process.
+/// How often the recorder puts what histograms were told into their buckets. Until then it keeps every value.
+const SORT_EVERY: Duration = Duration::from_secs(5);
+
+/// Installs the metrics recorder and describes every metric of ours. Call once per process, within its runtime.
 pub fn start_metrics() -> anyhow::Result<PrometheusHandle> {
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &LATENCY_BUCKETS)?
         .install_recorder()?;
     describe();
+    let sorted = handle.clone();
+    // Not left to whoever asks for the metrics: where nobody does, memory would grow with every call.
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(SORT_EVERY).await;
+            sorted.run_upkeep();
+        }
+    });
     Ok(handle)
 }
 

@@ -10,7 +10,6 @@ use std::{
         Arc,
         atomic::{AtomicU8, Ordering},
     },
-    time::Duration,
 };
 
 use poem::{
@@ -128,9 +127,6 @@ pub(crate) fn metrics(gateway: Data<&Arc<Gateway>>) -> Response {
         .header(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")
         .body(gateway.metrics.render())
 }
-
-/// How often the histograms' memory is tidied.
-pub const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,6 @@
-//! The calling side: sends a command and awaits its end. The result and the acknowledgements of
-//! the queue and of the audit stream all arrive in one inbox, so waiting for all of them costs no
-//! further round trip.
+//! The calling side: sends a command and awaits its end. The result and the acknowledgements of the queue and of the
+//! audit stream all arrive in one inbox, so waiting for all of them costs no further round trip; the inbox tells the end
+//! once all are there.
 
 use std::time::{Duration, Instant};
 
@@ -10,8 +10,8 @@ use tokio::sync::mpsc;
 
 use super::{
     Bus, envelope,
-    frame::{Frame, PublishAck},
-    inbox::{Inbox, Line, Reply},
+    frame::{Frame, PublishError},
+    inbox::{Inbox, Known, Line, Reply},
     lanes::OpenLanes,
     outgoing::{Outgoing, Sending},
     pace::Pace,
@@ -29,8 +29,7 @@ use crate::{
 
 /// How long after the deadline an answer may still arrive before the caller is told.
 const GRACE: Duration = Duration::from_millis(250);
-/// How long the audit acknowledgement may take once the result is there, at least: whoever would have
-/// waited longer for the result waits longer for this.
+/// How much longer the audit acknowledgement may take where the result is there.
 const AUDIT_PATIENCE: Duration = Duration::from_secs(5);
 /// JetStream: `maximum messages per subject exceeded`.
 const BOUND_REACHED: u32 = 10077;
@@ -90,11 +89,10 @@ impl Caller {
         }
         let payload = envelope::pack(command)?;
         let _room = if queued { Some(self.waiting.enter(context.organization, payload.len())?) } else { None };
-        let mut line = self.inbox.open(queued);
+        let mut line = self.inbox.open(queued, progress);
         let sent_at = Instant::now();
         let put = outgoing.put(sending::<C>(&context, payload, &line)?);
-        let waiting = Await { deadline: context.deadline, queued, progress, audited: false };
-        let ended = waiting.end::<C::Reply>(&mut line).await;
+        let ended = end::<C::Reply>(&mut line, context.deadline, queued).await;
         let was_sent = matches!(ended, End::Told(_)) || !put.withdraw();
         if queued {
             self.learn(context.organization, sent_at, &ended).await;
@@ -146,7 +144,7 @@ fn sending<C: Command>(context: &Context, payload: Bytes, line: &Line) -> Result
             (subject::queued(C::POOL, context.organization), line.of_the_queue(), headers)
         }
     };
-    Ok(Sending { subject, reply, headers, payload, caller: line.sender.clone() })
+    Ok(Sending { subject, reply, headers, payload, caller: line.place() })
 }
 
 /// How a command ended, as the caller sees it.
@@ -157,79 +155,46 @@ enum End<T> {
     Lost(Fault),
 }
 
-/// What is known of a command under way.
-struct Await {
-    deadline: Deadline,
-    queued: bool,
-    progress: Option<Progress>,
-    audited: bool,
+/// Awaits the end of a command, which is there once its record is kept too.
+async fn end<T: DeserializeOwned>(line: &mut Line, deadline: Deadline, queued: bool) -> End<T> {
+    let mut told = tokio::time::timeout(deadline.remaining() + GRACE, &mut line.reply).await;
+    if told.is_err() && line.known().has_ended {
+        told = tokio::time::timeout(AUDIT_PATIENCE, &mut line.reply).await;
+    }
+    match told {
+        Ok(Ok(Reply::Ended(frame))) => match Frame::decode(&frame) {
+            Ok(Frame::Done(outcome)) => End::Told(outcome),
+            Ok(Frame::Progress(_)) => End::Lost(Fault::internal("progress came last")),
+            Err(fault) => End::Lost(fault),
+        },
+        Ok(Ok(Reply::Refused(stream, error))) => End::Lost(refused(&stream, &error)),
+        // Told to the publisher alone: it is about the command, never about its audit event.
+        Ok(Ok(Reply::NotSent(fault))) => End::Lost(fault),
+        Ok(Ok(Reply::NoResponders)) => End::Lost(Fault::unavailable("The workers", "no responders")),
+        Ok(Err(_closed)) => End::Lost(Fault::internal("the reply line closed")),
+        Err(_late) => End::Lost(too_late(line.known(), queued)),
+    }
 }
 
-impl Await {
-    async fn end<T: DeserializeOwned>(mut self, line: &mut Line) -> End<T> {
-        let mut outcome: Option<Result<T, Fault>> = None;
-        loop {
-            if self.audited
-                && let Some(outcome) = outcome.take()
-            {
-                return End::Told(outcome);
-            }
-            let least = if outcome.is_some() { AUDIT_PATIENCE } else { Duration::ZERO };
-            let patience = (self.deadline.remaining() + GRACE).max(least);
-            let reply = match tokio::time::timeout(patience, line.replies.recv()).await {
-                Ok(Some(reply)) => reply,
-                Ok(None) => return End::Lost(Fault::internal("the reply line closed")),
-                Err(_) => return End::Lost(self.too_late(outcome.is_some(), line.is_kept())),
-            };
-            let content = match reply {
-                Reply::Content(content) => content,
-                // Told to the publisher alone: it is about the command, never about its audit event.
-                Reply::NotSent(fault) => return End::Lost(fault),
-                Reply::NoResponders => return End::Lost(Fault::unavailable("The workers", "no responders")),
-            };
-            if let Some(ack) = PublishAck::read(&content) {
-                if let Err(fault) = self.note(&ack) {
-                    return End::Lost(fault);
-                }
-                continue;
-            }
-            match Frame::decode(&content) {
-                Ok(Frame::Progress(params)) => {
-                    if let Some(progress) = &self.progress {
-                        // A caller that stopped listening to progress still awaits the end.
-                        let _ = progress.send(params);
-                    }
-                }
-                Ok(Frame::Done(done)) => outcome = Some(done),
-                Err(fault) => return End::Lost(fault),
-            }
-        }
+fn refused(stream: &str, error: &PublishError) -> Fault {
+    if stream == super::streams::AUDIT {
+        tracing::error!(code = error.err_code, description = %error.description, "the audit stream refused an event");
+        return unaudited();
     }
-
-    fn note(&mut self, ack: &PublishAck) -> Result<(), Fault> {
-        let Some(error) = &ack.error else {
-            self.audited |= ack.stream == super::streams::AUDIT;
-            return Ok(());
-        };
-        if ack.stream == super::streams::AUDIT {
-            tracing::error!(code = error.err_code, description = %error.description, "the audit stream refused an event");
-            return Err(unaudited());
-        }
-        // A full partition carries the same code, and is not the organization's doing.
-        if error.err_code == BOUND_REACHED && error.description.contains("per subject") {
-            return Err(Fault::new(Code::Throttled, "The organization's queue is full."));
-        }
-        Err(Fault::unavailable("The queue", &error.description))
+    // A full partition carries the same code, and is not the organization's doing.
+    if error.err_code == BOUND_REACHED && error.description.contains("per subject") {
+        return Fault::new(Code::Throttled, "The organization's queue is full.");
     }
+    Fault::unavailable("The queue", &error.description)
+}
 
-    fn too_late(&self, ended: bool, is_kept: bool) -> Fault {
-        match (ended, self.queued, is_kept) {
-            (true, ..) => unaudited(),
-            (false, true, false) => {
-                Fault::new(Code::OutcomeUnknown, "The queue never confirmed the call; whether it ran is not known.")
-            }
-            _ => Fault::timeout("The deadline passed before the answer came."),
+fn too_late(known: Known, queued: bool) -> Fault {
+    match known {
+        Known { has_ended: true, .. } => unaudited(),
+        Known { is_kept: false, .. } if queued => {
+            Fault::new(Code::OutcomeUnknown, "The queue never confirmed the call; whether it ran is not known.")
         }
+        Known { .. } => Fault::timeout("The deadline passed before the answer came."),
     }
 }
 

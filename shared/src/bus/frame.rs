@@ -41,9 +41,27 @@ pub(super) fn says_that_a_call_is_kept(bytes: &[u8]) -> bool {
     bytes.starts_with(br#"{"stream":"CALLS_"#)
 }
 
-/// True where the server says why a stream of calls took none in.
-pub(super) fn says_that_a_call_is_refused(bytes: &[u8]) -> bool {
-    PublishAck::read(bytes).is_some_and(|ack| ack.error.is_some() && ack.stream.starts_with("CALLS_"))
+/// True where it says so of the audit stream.
+pub(super) fn says_that_a_record_is_kept(bytes: &[u8]) -> bool {
+    bytes.starts_with(br#"{"stream":"AUDIT","#)
+}
+
+/// Which stream did not take something in, and why, if this is such a word.
+pub(super) fn refusal(bytes: &[u8]) -> Option<(String, PublishError)> {
+    let PublishAck { stream, error } = PublishAck::read(bytes)?;
+    Some((stream, error?))
+}
+
+/// The progress that a frame tells of, if it is not the last.
+pub(super) fn progress(bytes: &[u8]) -> Option<Raw> {
+    // A map of one field (0x81) whose name has eight characters (0xa8): nearly every frame is the last.
+    if !bytes.starts_with(b"\x81\xa8progress") {
+        return None;
+    }
+    match Frame::<()>::decode(bytes) {
+        Ok(Frame::Progress(params)) => Some(params),
+        Ok(Frame::Done(_)) | Err(_) => None,
+    }
 }
 
 /// The server's word on a stored message (JetStream publish acknowledgement).

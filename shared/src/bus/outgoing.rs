@@ -11,10 +11,10 @@ use std::{
 use async_nats::{Client, HeaderMap};
 use bytes::Bytes;
 use futures::FutureExt;
-use tokio::{sync::mpsc, time::Instant};
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::inbox::Reply;
+use super::inbox::{Place, Reply};
 use crate::fault::Fault;
 
 /// A command as it is sent.
@@ -26,7 +26,7 @@ pub(super) struct Sending {
     pub(super) headers: HeaderMap,
     pub(super) payload: Bytes,
     /// Told where it cannot be sent.
-    pub(super) caller: mpsc::UnboundedSender<Reply>,
+    pub(super) caller: Place,
 }
 
 /// What waits to be sent. Clones share it.
@@ -129,8 +129,7 @@ impl Outgoing {
 async fn send(client: &Client, sending: Sending) {
     let Sending { subject, reply, headers, payload, caller } = sending;
     if let Err(cause) = client.publish_with_reply_and_headers(subject, reply, headers, payload).await {
-        // Its caller may be gone.
-        let _ = caller.send(Reply::NotSent(Fault::unavailable("The message queue", cause)));
+        caller.tell(Reply::NotSent(Fault::unavailable("The message queue", cause)));
     }
 }
 
@@ -138,11 +137,18 @@ async fn send(client: &Client, sending: Sending) {
 mod tests {
     use async_nats::ConnectOptions;
 
-    use super::*;
+    use super::{
+        super::inbox::{Inbox, Line},
+        *,
+    };
     use crate::fault::Code;
 
+    fn line() -> Line {
+        Inbox::at("_INBOX_gateway.x".into(), "_INBOX_caller.x".into()).open(true, None)
+    }
+
     fn sending(reply: &str) -> Sending {
-        let (headers, payload, caller) = (HeaderMap::new(), Bytes::new(), mpsc::unbounded_channel().0);
+        let (headers, payload, caller) = (HeaderMap::new(), Bytes::new(), line().place());
         Sending { subject: "cmd.x".to_owned(), reply: reply.to_owned(), headers, payload, caller }
     }
 
@@ -182,10 +188,10 @@ mod tests {
     async fn what_cannot_be_sent_is_told_at_once() {
         let options = ConnectOptions::new().retry_on_initial_connect();
         let outgoing = Outgoing::new(options.connect("127.0.0.1:1").await.unwrap());
-        let (caller, mut heard) = mpsc::unbounded_channel();
-        let put = outgoing.put(Sending { subject: "not a subject".to_owned(), caller, ..sending("1") });
-        let told = heard.recv().await;
-        assert!(matches!(told, Some(Reply::NotSent(fault)) if fault.code == Code::Unavailable));
+        let mut line = line();
+        let put = outgoing.put(Sending { subject: "not a subject".to_owned(), caller: line.place(), ..sending("1") });
+        let told = (&mut line.reply).await;
+        assert!(matches!(told, Ok(Reply::NotSent(fault)) if fault.code == Code::Unavailable));
         assert!(!put.withdraw());
     }
 }
