@@ -152,7 +152,7 @@ async fn run_in_turn<P: Dispatch>(shift: &Shift<P>, delivered: &Delivered, hold:
     };
     let attempt = delivered.attempt;
     let queued_ms = shared::context::now_unix_ms().saturating_sub(delivered.queued_at_ms);
-    metrics::histogram!("switchboard_call_queued_seconds").record(Duration::from_millis(queued_ms));
+    shift.load.queued(Duration::from_millis(queued_ms));
     if attempt > 1 {
         metrics::counter!("switchboard_calls_redelivered_total").increment(1);
     }

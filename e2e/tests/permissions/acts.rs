@@ -275,7 +275,7 @@ fn jetstream() -> Vec<Act> {
             acts.extend(administering(&format!("STREAM.INFO.{stream}")));
         }
         acts.extend(administering(&format!("CONSUMER.CREATE.{stream}.spy.audit.x")));
-        let acknowledgers: &[&'static str] = if stream.starts_with("CALLS_") { &["tool"] } else { &[] };
+        let acknowledgers: &[&'static str] = if stream.starts_with("CALLS_") { &["tool", LISTENER] } else { &[] };
         acts.push(Act::publish(format!("$JS.ACK.{stream}.spy.1.1.1.1.0"), acknowledgers));
         for account in ["ROLES", "QUEUE"] {
             acts.push(Act::publish(format!("$JS.ACK._.{account}.{stream}.spy.1.1.1.1.0.x"), &[]));

@@ -96,11 +96,11 @@ async fn the_roles_account_is_out_of_reach(
     assert!(made["error"].is_null(), "{made}");
     let taken = caller.next("the message by way of the consumer").await;
     assert_eq!((taken.subject.as_str(), taken.payload.as_slice()), (lane.as_str(), b"loot".as_slice()));
-    // The tool pool may acknowledge in these streams, and clears the message away.
+    // Who works calls off may acknowledge in these streams, and clears the message away.
     let acknowledgement = taken.reply.expect("a delivery of a stream");
-    let mut tool = Wire::connect(system, "tool").await;
-    assert_eq!(tool.publish(&acknowledgement, b"+ACK").await, None);
-    tool.next("the confirmation").await;
+    let mut worker = Wire::connect(system, LISTENER).await;
+    assert_eq!(worker.publish(&acknowledgement, b"+ACK").await, None);
+    worker.next("the confirmation").await;
     let gone = administrator.request(&api(&format!("CONSUMER.DELETE.{stream}.{name}")), &Value::Null).await;
     assert_eq!(gone["success"], true, "{gone}");
 }

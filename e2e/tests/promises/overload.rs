@@ -39,7 +39,7 @@ pub(crate) async fn a_full_worker_loses_no_delivery(system: Arc<System>) {
 
 /// Runs on a system of one tool worker that runs [`CAPACITY`] calls at once, until another comes.
 pub(crate) async fn a_full_worker_runs_no_more_and_leaves_the_rest_to_others(system: Arc<System>) {
-    let (waiting, long_ms) = if full() { (5_000, 50_000) } else { (400, 25_000) };
+    let (waiting, long_ms) = if full() { (5_000, 50_000) } else { (1_200, 25_000) };
     let sites = Site::open_all(&system, std::iter::once(8).chain([16; 8])).await;
     let (filling, flooding) = (&sites[0], &sites[1..]);
     for site in &sites {

@@ -46,9 +46,10 @@ struct Circumstances<'a> {
 /// What a stream's delivery says about itself, in the subject to acknowledge it at
 /// (`$JS.ACK.<stream>.<consumer>.<delivered>.<sequence>.<..>.<timestamp>.<..>`; servers with a
 /// domain put domain and account before the stream).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Stored<'a> {
-    stream: &'a str,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stored {
+    /// Which of the streams of calls it is, if it is one.
+    partition: Option<u16>,
     /// How often, this time included.
     pub(super) delivered: u64,
     sequence: u64,
@@ -56,31 +57,42 @@ pub(super) struct Stored<'a> {
     pub(super) at_ns: u64,
 }
 
-impl<'a> Stored<'a> {
-    pub(super) fn parse(ack: &'a str) -> Option<Self> {
-        let tokens: Vec<&str> = ack.strip_prefix("$JS.ACK.")?.split('.').collect();
-        let tokens = match tokens.len() {
-            7 => tokens.as_slice(),
-            9.. => tokens.get(2..9)?,
+impl Stored {
+    pub(super) fn parse(ack: &str) -> Option<Self> {
+        let tokens = ack.strip_prefix("$JS.ACK.")?.split('.');
+        let before = match tokens.clone().count() {
+            7 => 0,
+            9.. => 2,
             _ => return None,
         };
-        let number = |at: usize| tokens[at].parse().ok();
-        Some(Self { stream: tokens[0], delivered: number(2)?, sequence: number(3)?, at_ns: number(5)? })
+        let mut tokens = tokens.skip(before);
+        let of = tokens.next()?.strip_prefix("CALLS_").and_then(partition);
+        // Behind the consumer's name; what is left out is its place in the consumer's order.
+        let mut numbers = tokens.skip(1).map(|number| number.parse().ok());
+        let mut number = || numbers.next()?;
+        let (delivered, sequence, _, at_ns): (u64, u64, u64, u64) = (number()?, number()?, number()?, number()?);
+        Some(Self { partition: of, delivered, sequence, at_ns })
     }
 
     /// True where the stream is the one that holds messages of this subject. Another account's, or one that
     /// somebody made, delivers no call.
     pub(super) fn holds(&self, subject: &str) -> bool {
-        let partition = subject.strip_prefix("calls.").and_then(|rest| rest.split('.').next());
-        partition.is_some() && partition == self.stream.strip_prefix("CALLS_")
+        let wanted = subject.strip_prefix("calls.").and_then(|rest| partition(rest.split('.').next()?));
+        wanted.is_some() && wanted == self.partition
     }
 
     /// Names the call by where the server stored it: no sender can choose it, and every delivery
     /// of one message has the same name.
     pub(super) fn call(&self) -> CallId {
-        let place = format!("{}/{}/{}", self.stream, self.sequence, self.at_ns);
+        let place = format!("{}/{}/{}", self.partition.unwrap_or_default(), self.sequence, self.at_ns);
         CallId(uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, place.as_bytes()))
     }
+}
+
+/// A partition's number as it stands in names: another spelling of it is another name.
+fn partition(text: &str) -> Option<u16> {
+    let is_plain = text.len() == 1 || !text.starts_with(['0', '+']);
+    text.parse().ok().filter(|_| is_plain)
 }
 
 /// A message read as a command's envelope, the command itself still packed.
@@ -162,7 +174,7 @@ pub(super) fn pack<C: Command>(command: &C) -> Result<Bytes, Fault> {
 
 impl Envelope {
     /// Reads a message. `stored` messages come from a stream: their reply stands in a header.
-    pub(super) fn read(message: &Message, stored: Option<&Stored<'_>>, call: CallId) -> Result<Self, Refusal> {
+    pub(super) fn read(message: &Message, stored: Option<&Stored>, call: CallId) -> Result<Self, Refusal> {
         let address: Address = message.subject.parse().map_err(|_| Refusal::Subject)?;
         let headers = message.headers.as_ref().ok_or(Refusal::Header)?;
         let text = |name: &str| headers.get(name).map(async_nats::HeaderValue::as_str).ok_or(Refusal::Header);
@@ -248,8 +260,10 @@ mod tests {
         for other in ["calls.4.tool.x", "calls.33.tool.x", "calls", "$KV.LIMITS.x", ""] {
             assert!(!first.holds(other), "{other}");
         }
-        let made = Stored::parse("$JS.ACK.SPY.t_abc.1.42.7.1700000000000000001.0").unwrap();
-        assert!(!made.holds("calls.3.tool.x") && !made.holds(""));
+        for made in ["SPY", "CALLS_03", "CALLS_+3", "CALLS_3x"] {
+            let made = Stored::parse(&format!("$JS.ACK.{made}.t_abc.1.42.7.1700000000000000001.0")).unwrap();
+            assert!(!made.holds("calls.3.tool.x") && !made.holds("calls.03.tool.x") && !made.holds(""));
+        }
         for foreign in ["", "_INBOX_gateway.a.1", "$JS.ACK.CALLS_3.t.x.42.7.1.0", "$JS.ACK.a.b.c"] {
             assert_eq!(Stored::parse(foreign), None, "{foreign}");
         }

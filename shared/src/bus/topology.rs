@@ -77,7 +77,7 @@ fn pool_permissions(pool: Pool, publish: &mut Vec<String>, subscribe: &mut Vec<S
             watches(&[Bucket::Configs, Bucket::Access, Bucket::Limits], publish, subscribe);
         }
         Pool::Tool => {
-            publish.extend((0..PARTITIONS).map(released));
+            publish.extend(slots());
             // Calls pass from a full worker to one with room, each by the other's inbox.
             publish.push(pass(pool));
             publish.push(format!("{}.>", inbox_prefix(pool.name())));
@@ -95,10 +95,11 @@ fn pool_permissions(pool: Pool, publish: &mut Vec<String>, subscribe: &mut Vec<S
     }
 }
 
-/// Releasing slots of a partition: the one thing that roles ask of the queue by way of an import, since it must not
-/// overtake the answer that went before it.
-fn released(partition: u16) -> String {
-    format!("$JS.ACK.{}.>", streams::calls(partition))
+/// Where slots of each partition are extended and released. A release comes from the roles' account, since it must not
+/// overtake the answer that went before it; the queue's account hears it there, which costs the server less than a
+/// request that crosses.
+fn slots() -> impl Iterator<Item = String> {
+    (0..PARTITIONS).map(|partition| format!("$JS.ACK.{}.>", streams::calls(partition)))
 }
 
 /// Writing, removing and reading the parts of files.
@@ -137,6 +138,7 @@ fn queue(side: Side) -> Permissions {
         }
         Side::Working => {
             publish.push(nobody(user));
+            publish.extend(slots());
             // No delivery: those name an acknowledgement, and the server lets no client do that.
             publish.push(work(Pool::Tool));
             subscribe.push(format!("{} {WORK_GROUP}", work(Pool::Tool)));
@@ -147,7 +149,7 @@ fn queue(side: Side) -> Permissions {
     Permissions { user, publish, subscribe }
 }
 
-/// What the roles' account takes over from the two others.
+/// What the roles' account takes over from JetStream's.
 #[derive(Clone, Debug, Serialize)]
 struct Imports {
     /// Requests, by the subject that roles publish. Answers come back to whoever asked.
@@ -165,7 +167,11 @@ impl Imports {
         let delivered = |subject: &String| ["kv.", "told."].iter().any(|prefix| subject.starts_with(prefix));
         let all = || Role::ALL.into_iter().map(permissions);
         Self {
-            services: all().flat_map(|role| role.publish).filter(from_jetstream).collect(),
+            services: all()
+                .flat_map(|role| role.publish)
+                .filter(from_jetstream)
+                .filter(|subject| slots().all(|slot| slot != *subject))
+                .collect(),
             streams: all()
                 .flat_map(|role| role.subscribe)
                 .filter(delivered)
@@ -200,6 +206,7 @@ pub fn json() -> serde_json::Value {
         "queue": Side::ALL.map(queue),
         "permissions": Role::ALL.map(permissions),
         "imports": Imports::new(),
+        "slots": slots().collect::<Vec<_>>(),
     })
 }
 
@@ -211,7 +218,7 @@ pub fn accounts_conf() -> String {
         "# Written from shared/src/bus/topology.rs by `cargo dev topology`; a test keeps the two equal.\naccounts {\n",
     );
     conf.push_str(&jetstream_account(&imports));
-    conf.push_str(&queue_account(&imports));
+    conf.push_str(&queue_account());
     conf.push_str(&roles_account(&imports));
     let _ = writeln!(
         conf,
@@ -226,7 +233,7 @@ fn jetstream_account(imports: &Imports) -> String {
         "  # Where the shared state, records, news and files are. Only what is exported can be asked from elsewhere.\n  \
          JETSTREAM {\n    jetstream: enabled\n    exports: [\n",
     );
-    for service in imports.services.iter().filter(|service| account_of(service) == "JETSTREAM") {
+    for service in &imports.services {
         // A batch is many answers to one request.
         let many = if service.contains(".MSG.NEXT.") { ", response_type: stream" } else { "" };
         let _ = writeln!(conf, "      {{ service: \"{}\", accounts: [ROLES]{many} }}", Imports::exported(service));
@@ -244,34 +251,31 @@ fn jetstream_account(imports: &Imports) -> String {
     conf
 }
 
-/// Which account a role asks.
-fn account_of(service: &str) -> &'static str {
-    if service.starts_with("$JS.ACK.CALLS_") { "QUEUE" } else { "JETSTREAM" }
-}
-
-fn queue_account(imports: &Imports) -> String {
-    let services = imports.services.iter().filter(|service| account_of(service) == "QUEUE");
-    let released = services.fold(String::new(), |mut released, service| {
-        let _ = writeln!(released, "      {{ service: \"{service}\", accounts: [ROLES] }}");
+fn queue_account() -> String {
+    let released = slots().fold(String::new(), |mut released, slot| {
+        let _ = writeln!(released, "      {{ stream: {{ account: ROLES, subject: \"{slot}\" }} }}");
         released
     });
     let users: String = Side::ALL.map(|side| user(&queue(side))).concat();
     format!(
         "  # Where calls wait. An import of the API from the server's own account keeps the server from adding its own:\n  \
          # what asks here asks nobody, but for who knows another name.\n  \
-         QUEUE {{\n    jetstream: enabled\n    exports: [\n      {{ service: ${QUEUE_API}, accounts: [JETSTREAM] }}\n{released}    ]\n    \
+         QUEUE {{\n    jetstream: enabled\n    exports: [ {{ service: ${QUEUE_API}, accounts: [JETSTREAM] }} ]\n    \
          imports: [\n      {{ service: {{ account: SYS, subject: \"{NOWHERE}\" }}, to: \"{API}.>\" }}\n      \
-         {{ service: {{ account: SYS, subject: \"{API}.>\" }}, to: ${QUEUE_API} }}\n    ]\n    users: [\n{users}    ]\n  }}\n"
+         {{ service: {{ account: SYS, subject: \"{API}.>\" }}, to: ${QUEUE_API} }}\n{released}    ]\n    users: [\n{users}    ]\n  }}\n"
     )
 }
 
 fn roles_account(imports: &Imports) -> String {
-    let mut conf = String::from("  # Where the processes meet.\n  ROLES {\n    imports: [\n");
+    let mut conf = String::from("  # Where the processes meet.\n  ROLES {\n    exports: [\n");
+    for slot in slots() {
+        let _ = writeln!(conf, "      {{ stream: \"{slot}\", accounts: [QUEUE] }}");
+    }
+    conf.push_str("    ]\n    imports: [\n");
     for service in &imports.services {
         let exported = Imports::exported(service);
         let to = if exported == *service { String::new() } else { format!(", to: \"{service}\"") };
-        let account = account_of(service);
-        let _ = writeln!(conf, "      {{ service: {{ account: {account}, subject: \"{exported}\" }}{to} }}");
+        let _ = writeln!(conf, "      {{ service: {{ account: JETSTREAM, subject: \"{exported}\" }}{to} }}");
     }
     for stream in &imports.streams {
         let _ = writeln!(conf, "      {{ stream: {{ account: JETSTREAM, subject: \"{stream}\" }} }}");
@@ -337,6 +341,7 @@ mod tests {
             let Permissions { publish, subscribe, .. } = permissions(role);
             for subject in publish.into_iter().filter(|subject| !subject.starts_with("cmd.")) {
                 let own = subject.starts_with("_INBOX_") || subject.starts_with("pass.");
+                let own = own || slots().any(|slot| slot == subject);
                 assert!(own || services.contains(&subject), "{subject}");
             }
             for subject in subscribe.iter().filter_map(|subject| subject.split(' ').next()) {

@@ -28,6 +28,7 @@ pub struct Work {
 /// One delivery of a queued command.
 pub struct Delivered {
     message: Message,
+    stored: Stored,
     /// How often it was delivered, this time included.
     pub attempt: u64,
     /// When the queue took it in, in milliseconds since the Unix epoch.
@@ -90,18 +91,18 @@ impl Delivered {
     /// What a stream delivered, no earlier than `since`; `None` for anything else.
     pub(super) fn read(bus: &Bus, message: Message, since: Instant) -> Option<Self> {
         let stored = message.reply.as_ref().and_then(|ack| Stored::parse(ack));
-        let (Some(ack), Some(Stored { delivered, at_ns, .. })) = (message.reply.clone(), stored) else {
+        let (Some(ack), Some(stored)) = (message.reply.clone(), stored) else {
             tracing::warn!(subject = %message.subject, "work that no stream delivered");
             metrics::counter!("switchboard_messages_refused_total", "reason" => "not_from_a_stream").increment(1);
             return None;
         };
-        let slot = Slot { ack, bus: bus.clone() };
-        Some(Self { message, attempt: delivered, queued_at_ms: at_ns / 1_000_000, since, slot })
+        let (attempt, queued_at_ms) = (stored.delivered, stored.at_ns / 1_000_000);
+        Some(Self { message, stored, attempt, queued_at_ms, since, slot: Slot { ack, bus: bus.clone() } })
     }
 
     /// What was delivered, or why it cannot be read.
     pub fn envelope(&self) -> Result<Envelope, Refusal> {
-        let stored = Stored::parse(&self.slot.ack).ok_or(Refusal::Reply)?;
+        let stored = self.stored;
         if !stored.holds(&self.message.subject) {
             return Err(Refusal::Subject);
         }
@@ -125,9 +126,10 @@ impl Slot {
         &self.ack
     }
 
-    /// Says that the call is still running; an error means that nobody confirmed it.
+    /// Says that the call is still running; an error means that nobody confirmed it. The confirmation comes where it
+    /// was asked for: in the queue's account.
     pub async fn extend(&self) -> Result<(), Fault> {
-        let client = &self.bus.0.client;
+        let client = &self.bus.queue()?.client;
         // Boxed: only a call that takes long says so.
         Box::pin(client.request(self.ack.clone(), Bytes::from_static(b"+WPI"))).await.map(drop).map_err(unavailable)
     }

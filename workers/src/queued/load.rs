@@ -1,7 +1,8 @@
 //! How many queued calls a worker has, and how many of them it runs.
 
-use std::{future::pending, sync::Arc};
+use std::{future::pending, sync::Arc, time::Duration};
 
+use metrics::{Gauge, Histogram};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch};
 
 /// Calls that are offered to other workers at once: enough to empty a hand quickly, few enough that a
@@ -19,6 +20,9 @@ struct Inner {
     turns: Arc<Semaphore>,
     capacity: usize,
     offers: Semaphore,
+    /// What is told of it, looked up once.
+    running: Gauge,
+    queued: Histogram,
 }
 
 /// The right to run a call; given back when dropped.
@@ -28,7 +32,9 @@ impl Load {
     /// Room for `capacity` calls at once.
     pub fn new(capacity: usize) -> Self {
         let (in_hand, turns) = (watch::Sender::new(0), Arc::new(Semaphore::new(capacity)));
-        Self(Arc::new(Inner { in_hand, turns, capacity, offers: Semaphore::new(OFFERS) }))
+        let (running, queued) =
+            (metrics::gauge!("switchboard_calls_running"), metrics::histogram!("switchboard_call_queued_seconds"));
+        Self(Arc::new(Inner { in_hand, turns, capacity, offers: Semaphore::new(OFFERS), running, queued }))
     }
 
     /// Calls running now.
@@ -81,8 +87,18 @@ impl Load {
         self.0.capacity - self.0.capacity.div_ceil(8)
     }
 
+    /// Waits until there has been no room for this long.
+    pub(super) async fn stays_full(&self, long: Duration) {
+        loop {
+            self.is_full().await;
+            if tokio::time::timeout(long, self.has_room()).await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// Waits until there is no room any more.
-    pub(super) async fn is_full(&self) {
+    async fn is_full(&self) {
         self.until(|in_hand| in_hand >= self.0.capacity).await;
     }
 
@@ -93,7 +109,12 @@ impl Load {
 
     #[expect(clippy::cast_precision_loss, reason = "a worker never holds 2^52 calls")]
     fn report(&self) {
-        metrics::gauge!("switchboard_calls_running").set(*self.0.in_hand.borrow() as f64);
+        self.0.running.set(*self.0.in_hand.borrow() as f64);
+    }
+
+    /// A call waited so long until it was delivered here.
+    pub(super) fn queued(&self, waited: Duration) {
+        self.0.queued.record(waited);
     }
 }
 
@@ -139,5 +160,22 @@ mod tests {
         assert!(futures::poll!(&mut room).is_pending());
         places.pop();
         room.await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_moment_without_room_is_not_told_as_full() {
+        let load = Load::new(8);
+        let long = Duration::from_millis(250);
+        let mut full = Box::pin(load.stays_full(long));
+        for _ in 0..3 {
+            let places: Vec<Place> = (0..8).map(|_| load.enter()).collect();
+            assert!(tokio::time::timeout(long / 2, &mut full).await.is_err());
+            drop(places);
+            assert!(futures::poll!(&mut full).is_pending());
+        }
+        let _places: Vec<Place> = (0..8).map(|_| load.enter()).collect();
+        let since = tokio::time::Instant::now();
+        full.await;
+        assert_eq!(since.elapsed(), long);
     }
 }

@@ -19,8 +19,9 @@ use crate::pools::Dispatch;
 
 /// How often a full worker asks again when nobody had room.
 const ASK_EVERY: Duration = Duration::from_millis(100);
-/// How long a worker that was full hears no offers: coming and going costs messages.
-const AWAY: Duration = Duration::from_millis(250);
+/// How long a worker is full before it hears no offers any more: coming and going costs messages, and one whose calls are
+/// short has room again in a moment.
+const FULL_FOR: Duration = Duration::from_millis(250);
 
 /// Waits for a turn. `None` when the call was passed on, and is not ours any more.
 pub(super) async fn turn_or_pass_on<P: Dispatch>(
@@ -57,11 +58,12 @@ pub(super) async fn take_over<P: Dispatch>(shift: &Shift<P>, stop: &Cancellation
             () = shift.load.has_room() => {}
         }
         let mut offers = shift.parts.bus().offers(P::POOL).await?;
+        let mut full = pin!(shift.load.stays_full(FULL_FOR));
         loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                () = shift.load.is_full() => break,
+                () = &mut full => break,
                 offer = offers.next() => match offer {
                     Some(offer) => consider(shift, offer),
                     None => break,
@@ -71,10 +73,6 @@ pub(super) async fn take_over<P: Dispatch>(shift: &Shift<P>, stop: &Cancellation
         offers.end().await;
         while let Some(offer) = offers.next().await {
             consider(shift, offer);
-        }
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = tokio::time::sleep(AWAY) => {}
         }
     }
 }
