@@ -146,13 +146,19 @@ impl Log {
         };
         let bytes = read().unwrap_or_default();
         let text = String::from_utf8_lossy(&bytes);
-        let all: Vec<&str> = text.lines().filter(|line| !is_of_a_backtrace(line)).collect();
+        let mut in_backtrace = false;
+        let own = text.lines().filter(|line| {
+            // Numbered causes of an error look like frames; frames come behind these words alone.
+            in_backtrace = line.eq_ignore_ascii_case("stack backtrace:") || (in_backtrace && is_a_frame(line));
+            !(in_backtrace && is_a_frame(line))
+        });
+        let all: Vec<&str> = own.collect();
         all[all.len().saturating_sub(lines)..].join("\n")
     }
 }
 
 /// `  12: some::function`, or the place of it, `          at /a/file.rs:1:2`.
-fn is_of_a_backtrace(line: &str) -> bool {
+fn is_a_frame(line: &str) -> bool {
     let frame = line.trim_start();
     let number = frame.bytes().take_while(u8::is_ascii_digit).count();
     line.len() > frame.len() && (frame.starts_with("at ") || (number > 0 && frame[number..].starts_with(": ")))
@@ -170,9 +176,10 @@ mod tests {
         let frames =
             (0..200).map(|number| format!("{number:4}: a::function\n             at ./src/lib.rs:{number}:9\n"));
         let frames: String = frames.collect();
-        let said = "worker started\nError: Address already in use (os error 98)\n\nStack backtrace:\n";
-        std::fs::write(log.path(), format!("12: no frame\n{said}{frames}")).unwrap();
-        assert_eq!(log.tail(12), format!("12: no frame\n{}", said.trim_end()));
-        assert_eq!(log.tail(1), "Stack backtrace:");
+        let said =
+            "Error: OPS_LISTEN\n\nCaused by:\n    0: no listener\n    1: Address already in use\n\nStack backtrace:\n";
+        std::fs::write(log.path(), format!("{said}{frames}last")).unwrap();
+        assert_eq!(log.tail(12), format!("{said}last"));
+        assert_eq!(log.tail(2), "Stack backtrace:\nlast");
     }
 }

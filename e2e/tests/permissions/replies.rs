@@ -190,7 +190,7 @@ async fn forged_messages(
         let text = base64::Engine::decode(&base64::prelude::BASE64_STANDARD, data).unwrap_or_default();
         let confirms = ["tool", LISTENER].contains(&role) && stream.starts_with("CALLS_");
         let word: Value = serde_json::from_slice(&text).unwrap_or_default();
-        let says_nothing = confirms && text.is_empty();
+        let says_nothing = confirms && text.is_empty() && found["message"]["hdrs"].is_null();
         if word["stream"].is_null() && word["type"].is_null() && !says_nothing {
             forged.push(format!("{role} sent to {subject}: {}", String::from_utf8_lossy(&text)));
         }

@@ -1,6 +1,6 @@
-//! The calling side: sends a command and awaits its end. The result and the acknowledgements of the queue and of the
-//! audit stream all arrive in one inbox, so waiting for all of them costs no further round trip; the inbox tells the end
-//! once all are there.
+//! The calling side: sends a command and awaits its end. The result and the acknowledgements of the queue and of
+//! the audit stream all arrive in one inbox, so waiting for all of them costs no further round trip; the inbox tells
+//! the end once all are there.
 
 use std::time::{Duration, Instant};
 
@@ -29,7 +29,8 @@ use crate::{
 
 /// How long after the deadline an answer may still arrive before the caller is told.
 const GRACE: Duration = Duration::from_millis(250);
-/// How much longer the audit acknowledgement may take where the result is there.
+/// How long the audit acknowledgement may take once the result is there, at least: whoever would have
+/// waited longer for the result waits longer for this.
 const AUDIT_PATIENCE: Duration = Duration::from_secs(5);
 /// JetStream: `maximum messages per subject exceeded`.
 const BOUND_REACHED: u32 = 10077;
@@ -158,8 +159,10 @@ enum End<T> {
 /// Awaits the end of a command, which is there once its record is kept too.
 async fn end<T: DeserializeOwned>(line: &mut Line, deadline: Deadline, queued: bool) -> End<T> {
     let mut told = tokio::time::timeout(deadline.remaining() + GRACE, &mut line.reply).await;
-    if told.is_err() && line.known().has_ended {
-        told = tokio::time::timeout(AUDIT_PATIENCE, &mut line.reply).await;
+    if told.is_err() {
+        // What was told at this very moment counts too.
+        let left = line.known().ended_at.map(|ended_at| AUDIT_PATIENCE.saturating_sub(ended_at.elapsed()));
+        told = tokio::time::timeout(left.unwrap_or_default(), &mut line.reply).await;
     }
     match told {
         Ok(Ok(Reply::Ended(frame))) => match Frame::decode(&frame) {
@@ -190,7 +193,7 @@ fn refused(stream: &str, error: &PublishError) -> Fault {
 
 fn too_late(known: Known, queued: bool) -> Fault {
     match known {
-        Known { has_ended: true, .. } => unaudited(),
+        Known { ended_at: Some(_), .. } => unaudited(),
         Known { is_kept: false, .. } if queued => {
             Fault::new(Code::OutcomeUnknown, "The queue never confirmed the call; whether it ran is not known.")
         }

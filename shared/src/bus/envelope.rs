@@ -82,7 +82,7 @@ impl Stored {
     }
 
     /// Names the call by where the server stored it: no sender can choose it, and every delivery
-    /// of one message has the same name.
+    /// of one message has the same name. Of deliveries that their partition's stream made, and no others.
     pub(super) fn call(&self) -> CallId {
         let place = format!("{}/{}/{}", self.partition.unwrap_or_default(), self.sequence, self.at_ns);
         CallId(uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, place.as_bytes()))

@@ -36,7 +36,7 @@ pub(super) fn is_acknowledgement(bytes: &[u8]) -> bool {
 }
 
 /// True where the server says, as it does for nearly every call, that a stream of calls took one in. It need not be
-/// parsed; any other word is read whole.
+/// parsed.
 pub(super) fn says_that_a_call_is_kept(bytes: &[u8]) -> bool {
     bytes.starts_with(br#"{"stream":"CALLS_"#)
 }

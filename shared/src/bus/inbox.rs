@@ -1,8 +1,11 @@
 //! The inbox of a process: where all answers to its commands come, on each of its connections.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
 };
 
 use async_nats::{Client, Message};
@@ -65,8 +68,8 @@ pub(super) struct Place {
 pub(super) struct Known {
     /// The queue has said that it keeps the call.
     pub(super) is_kept: bool,
-    /// It ended; whether its record is kept is not known.
-    pub(super) has_ended: bool,
+    /// When its last frame came; whether its record is kept is not known.
+    pub(super) ended_at: Option<Instant>,
 }
 
 impl Inbox {
@@ -85,7 +88,7 @@ impl Inbox {
         Self { answers, words, next: Arc::default(), lines: Arc::default() }
     }
 
-    async fn hear(&self, client: &Client, at: &str, hand_out: fn(&mut Lines, Message)) -> Result<(), Fault> {
+    async fn hear(&self, client: &Client, at: &str, hand_out: fn(&mut Lines, &Message)) -> Result<(), Fault> {
         let mut subscription = client
             .subscribe(format!("{at}.*"))
             .await
@@ -93,7 +96,7 @@ impl Inbox {
         let lines = Arc::clone(&self.lines);
         tokio::spawn(async move {
             while let Some(message) = subscription.next().await {
-                hand_out(&mut lines.lock().unwrap_or_else(PoisonError::into_inner), message);
+                hand_out(&mut lines.lock().unwrap_or_else(PoisonError::into_inner), &message);
             }
         });
         Ok(())
@@ -125,7 +128,7 @@ impl Line {
     pub(super) fn known(&self) -> Known {
         let lines = self.place.inbox.lines();
         let line = lines.get(&self.place.token);
-        line.map(|line| Known { is_kept: line.is_kept, has_ended: line.last.is_some() }).unwrap_or_default()
+        line.map(|line| Known { is_kept: line.is_kept, ended_at: line.ended_at }).unwrap_or_default()
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{command::Pool, config, fault::Fault};
 pub(super) enum Side {
     /// Gateways: publish calls and hear what the queue says about them.
     Calling,
-    /// Tool workers: hear lanes.
+    /// Tool workers: hear lanes and say that their slots are held.
     Working,
 }
 

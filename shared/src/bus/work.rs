@@ -127,8 +127,9 @@ impl Slot {
     }
 
     /// Says that the call is still running; an error means that nobody confirmed it. The confirmation comes where it
-    /// was asked for: in the queue's account.
+    /// was asked for: in the queue's account. A worker that could not answer by now has nothing to hold a slot for.
     pub async fn extend(&self) -> Result<(), Fault> {
+        self.bus.ensure_connected()?;
         let client = &self.bus.queue()?.client;
         // Boxed: only a call that takes long says so.
         Box::pin(client.request(self.ack.clone(), Bytes::from_static(b"+WPI"))).await.map(drop).map_err(unavailable)

@@ -112,7 +112,7 @@ impl Load {
         self.0.running.set(*self.0.in_hand.borrow() as f64);
     }
 
-    /// A call waited so long until it was delivered here.
+    /// A call waited so long until its turn.
     pub(super) fn queued(&self, waited: Duration) {
         self.0.queued.record(waited);
     }

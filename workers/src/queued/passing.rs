@@ -19,8 +19,8 @@ use crate::pools::Dispatch;
 
 /// How often a full worker asks again when nobody had room.
 const ASK_EVERY: Duration = Duration::from_millis(100);
-/// How long a worker is full before it hears no offers any more: coming and going costs messages, and one whose calls are
-/// short has room again in a moment.
+/// How long a worker is full before it hears no offers any more: coming and going costs messages, and one whose calls
+/// are short has room again in a moment.
 const FULL_FOR: Duration = Duration::from_millis(250);
 
 /// Waits for a turn. `None` when the call was passed on, and is not ours any more.

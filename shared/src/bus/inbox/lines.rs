@@ -1,6 +1,6 @@
 //! The lines of an inbox: what comes is noted at the line that it is for, and the end is told.
 
-use std::{collections::HashMap, mem};
+use std::{collections::HashMap, fmt, mem, time::Instant};
 
 use async_nats::{Message, StatusCode};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -15,7 +15,6 @@ pub(super) type Lines = HashMap<u64, Open>;
 
 /// The end of a line that the inbox holds. Who waits at the other is woken once, by the end of the command: what
 /// comes before it is noted here.
-#[derive(Debug)]
 pub(super) struct Open {
     reply: Option<oneshot::Sender<Reply>>,
     progress: Option<Progress>,
@@ -25,13 +24,25 @@ pub(super) struct Open {
     pub(super) is_kept: bool,
     /// The last frame, until the record is kept.
     pub(super) last: Option<Bytes>,
+    /// When it came.
+    pub(super) ended_at: Option<Instant>,
     /// The audit stream has said that it keeps the record.
     is_recorded: bool,
 }
 
+impl fmt::Debug for Open {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // What it holds is a payload.
+        let Self { is_queued, is_kept, ended_at, is_recorded, .. } = self;
+        let mut shown = f.debug_struct("Open");
+        shown.field("is_queued", is_queued).field("is_kept", is_kept).field("ended_at", ended_at);
+        shown.field("is_recorded", is_recorded).finish_non_exhaustive()
+    }
+}
+
 impl Open {
     pub(super) fn new(reply: oneshot::Sender<Reply>, is_queued: bool, progress: Option<Progress>) -> Self {
-        Self { reply: Some(reply), progress, is_queued, is_kept: false, last: None, is_recorded: false }
+        Self { reply: Some(reply), progress, is_queued, is_kept: false, last: None, ended_at: None, is_recorded: false }
     }
 
     pub(super) fn tell(&mut self, reply: Reply) {
@@ -47,7 +58,10 @@ impl Open {
                 // A caller that stopped listening to progress still awaits the end.
                 let _ = progress.send(params);
             }
-        } else if self.is_recorded {
+            return;
+        }
+        self.ended_at = Some(Instant::now());
+        if self.is_recorded {
             self.tell(Reply::Ended(frame));
         } else {
             self.last = Some(frame);
@@ -64,7 +78,7 @@ impl Open {
 
 /// What comes by the connection to the queue is about a queued command, and says that it is kept, or why not. Whoever
 /// administers JetStream could have stored bytes delivered there: they are no answer, and no word about a record.
-pub(super) fn hear_the_queue(lines: &mut Lines, message: Message) {
+pub(super) fn hear_the_queue(lines: &mut Lines, message: &Message) {
     let line = message.subject.rsplit_once('.').and_then(|(_, token)| at(lines, token));
     // Whoever waited is gone.
     let Some(line) = line.filter(|line| line.is_queued) else { return };
@@ -89,7 +103,7 @@ fn not_understood(what: &'static str, reason: &'static str) {
 }
 
 /// Gives a message to the line, or the lines, that its subject names.
-pub(super) fn hand_out(lines: &mut Lines, message: Message) {
+pub(super) fn hand_out(lines: &mut Lines, message: &Message) {
     let Some((_, tokens)) = message.subject.rsplit_once('.') else { return };
     let tokens = tokens.split(LINES);
     if message.status == Some(StatusCode::NO_RESPONDERS) {
@@ -198,13 +212,13 @@ mod tests {
     fn each_line_is_told_its_own_end_once_the_record_is_kept() {
         let (mut lines, mut heard) = lines([0x1, 0xaf, 0x3]);
         let frames = [Bytes::from_static(b"one"), Bytes::new(), Bytes::from_static(b"three")];
-        hand_out(&mut lines, message("_INBOX_gateway.x.1+af+3", joined(frames.to_vec()).unwrap()));
+        hand_out(&mut lines, &message("_INBOX_gateway.x.1+af+3", joined(frames.to_vec()).unwrap()));
         assert!(heard.iter_mut().all(|heard| heard.try_recv().is_err()), "no record is kept");
         assert_eq!([0x1, 0xaf, 0x3].map(|token| lines[&token].last.is_some()), [true, false, true]);
-        hand_out(&mut lines, message("_INBOX_gateway.x.1+af+3", Bytes::from_static(KEPT)));
+        hand_out(&mut lines, &message("_INBOX_gateway.x.1+af+3", Bytes::from_static(KEPT)));
         assert_eq!([ended(&mut heard[0]), ended(&mut heard[2])], ["one", "three"]);
         assert!(heard[1].try_recv().is_err(), "its frame is long, and comes alone");
-        hand_out(&mut lines, message("_INBOX_gateway.x.af", joined(vec![Bytes::from_static(b"alone")]).unwrap()));
+        hand_out(&mut lines, &message("_INBOX_gateway.x.af", joined(vec![Bytes::from_static(b"alone")]).unwrap()));
         assert_eq!(ended(&mut heard[1]), "alone");
     }
 
@@ -213,13 +227,13 @@ mod tests {
         let (sender, mut heard) = oneshot::channel();
         let (progress, mut steps) = mpsc::unbounded_channel();
         let mut lines = Lines::from([(1, Open::new(sender, true, Some(progress)))]);
-        hand_out(&mut lines, message("_INBOX_gateway.x.1", Bytes::from_static(KEPT)));
+        hand_out(&mut lines, &message("_INBOX_gateway.x.1", Bytes::from_static(KEPT)));
         let params = Raw::of(&serde_json::json!({ "progress": 1 })).unwrap();
-        hand_out(&mut lines, message("_INBOX_gateway.x.1", Frame::<()>::Progress(params.clone()).encode().unwrap()));
+        hand_out(&mut lines, &message("_INBOX_gateway.x.1", Frame::<()>::Progress(params.clone()).encode().unwrap()));
         assert_eq!(steps.try_recv().unwrap().bytes(), params.bytes());
         assert!(heard.try_recv().is_err());
         let last = Frame::Done(Ok(7)).encode().unwrap();
-        hand_out(&mut lines, message("_INBOX_gateway.x.1", last.clone()));
+        hand_out(&mut lines, &message("_INBOX_gateway.x.1", last.clone()));
         assert_eq!(ended(&mut heard), last);
     }
 
@@ -229,13 +243,13 @@ mod tests {
         let full = Bytes::from_static(br#"{"error":{"err_code":10077},"stream":"AUDIT","seq":0}"#);
         hand_out(
             &mut lines,
-            message(
+            &message(
                 "_INBOX_gateway.x.1+2",
                 joined(vec![Bytes::from_static(b"one"), Bytes::from_static(b"two")]).unwrap(),
             ),
         );
-        hand_out(&mut lines, message("_INBOX_gateway.x.1+2", full));
-        hand_out(&mut lines, message("_INBOX_gateway.x.3", Bytes::from_static(b"{}")));
+        hand_out(&mut lines, &message("_INBOX_gateway.x.1+2", full));
+        hand_out(&mut lines, &message("_INBOX_gateway.x.3", Bytes::from_static(b"{}")));
         assert_eq!([refused(&mut heard[0]), refused(&mut heard[1])], [10077, 10077]);
         assert!(heard[2].try_recv().is_err(), "it says nothing");
     }
@@ -244,9 +258,9 @@ mod tests {
     fn who_waits_is_not_woken_to_hear_that_a_call_is_kept() {
         let (mut lines, mut heard) = lines([1, 2, 3]);
         let kept = Bytes::from_static(br#"{"stream":"CALLS_7","seq":1}"#);
-        hear_the_queue(&mut lines, message("_INBOX_caller.x.1", kept));
+        hear_the_queue(&mut lines, &message("_INBOX_caller.x.1", kept));
         let full = Bytes::from_static(br#"{"error":{"err_code":10077},"stream":"CALLS_7","seq":0}"#);
-        hear_the_queue(&mut lines, message("_INBOX_caller.x.2", full));
+        hear_the_queue(&mut lines, &message("_INBOX_caller.x.2", full));
         assert!(heard[0].try_recv().is_err());
         assert_eq!(refused(&mut heard[1]), 10077);
         assert_eq!([1, 2, 3].map(|token| lines[&token].is_kept), [true, false, false]);
@@ -266,15 +280,15 @@ mod tests {
             Bytes::from_static(b"{}"),
             Bytes::new(),
         ] {
-            hear_the_queue(&mut lines, message("_INBOX_caller.x.1", content));
+            hear_the_queue(&mut lines, &message("_INBOX_caller.x.1", content));
         }
         let nobody = |subject| Message { status: Some(StatusCode::NO_RESPONDERS), ..message(subject, Bytes::new()) };
-        hear_the_queue(&mut lines, nobody("_INBOX_caller.x.1+2"));
-        hear_the_queue(&mut lines, nobody("_INBOX_caller.x.3"));
-        hear_the_queue(&mut lines, message("_INBOX_caller.x.3", full));
+        hear_the_queue(&mut lines, &nobody("_INBOX_caller.x.1+2"));
+        hear_the_queue(&mut lines, &nobody("_INBOX_caller.x.3"));
+        hear_the_queue(&mut lines, &message("_INBOX_caller.x.3", full));
         assert!(heard.iter_mut().all(|heard| heard.try_recv().is_err()), "not of a queued command, or not its word");
         assert!(!lines[&1].is_recorded && lines[&1].last.is_none());
-        hear_the_queue(&mut lines, nobody("_INBOX_caller.x.2"));
+        hear_the_queue(&mut lines, &nobody("_INBOX_caller.x.2"));
         assert!(matches!(heard[1].try_recv(), Ok(Reply::NoResponders)));
     }
 
@@ -283,12 +297,12 @@ mod tests {
         assert!(joined(vec![Bytes::new(), Bytes::new()]).is_none());
         for malformed in [&b""[..], b"\0", b"\0\0\0\x05abc", b"\xff\xff\xff\xffabc"] {
             let (mut lines, mut heard) = lines([1, 2, 3]);
-            hand_out(&mut lines, message("_INBOX_gateway.x.1+2+3", Bytes::copy_from_slice(malformed)));
+            hand_out(&mut lines, &message("_INBOX_gateway.x.1+2+3", Bytes::copy_from_slice(malformed)));
             hand_out(
                 &mut lines,
-                message("_INBOX_gateway.x.+x+99", Bytes::from_static(b"\0\0\0\0\0\0\0\x01a\0\0\0\x01b")),
+                &message("_INBOX_gateway.x.+x+99", Bytes::from_static(b"\0\0\0\0\0\0\0\x01a\0\0\0\x01b")),
             );
-            hand_out(&mut lines, message("_INBOX_gateway.x.1+2+3", Bytes::from_static(KEPT)));
+            hand_out(&mut lines, &message("_INBOX_gateway.x.1+2+3", Bytes::from_static(KEPT)));
             assert!(heard.iter_mut().all(|heard| heard.try_recv().is_err()));
         }
     }
