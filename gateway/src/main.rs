@@ -5,7 +5,7 @@ use clap::Parser;
 /// Many small allocations on several threads, and large results now and then, whose memory goes back to
 /// the system (docs/performance.md).
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Switchboard's HTTP gateway. Configuration comes from the environment; see docs/configuration.md.
 #[derive(Debug, Parser)]

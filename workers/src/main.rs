@@ -10,7 +10,7 @@ use workers::rotation::command::{self, RotateKeys};
 /// Many small allocations on several threads, and large results now and then, whose memory goes back to
 /// the system (docs/performance.md).
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Runs one pool of Switchboard's workers. Configuration comes from the environment; see
 /// docs/configuration.md.
