@@ -1,14 +1,15 @@
-//! Answers that share messages, as a worker sends them and a caller's process hears them.
+//! Answers that share messages, as a worker sends them and a caller's process hears them, and where their records go.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::{Buf, Bytes};
 use futures::{StreamExt, future::join_all};
-use serde_json::Value;
+use serde_json::{Value, json};
 use shared::{
     Context, Deadline,
     audit::{Event, Notes},
@@ -32,15 +33,9 @@ pub(crate) async fn answers_that_come_fast_share_messages_and_each_is_recorded(s
     let gateway = system.nats("gateway").await;
     let mut heard = gateway.subscribe(format!("{INBOX}.*")).await.expect("a subscription");
     gateway.flush().await.expect("it stands");
-    let context = Context {
-        organization: OrganizationId(tenant.id),
-        actor: Actor { subject: "somebody".to_owned(), role: MemberRole::User, operator: false },
-        request_id: format!("answers-{}", tenant.id),
-        deadline: Deadline::after(Duration::from_secs(5)),
-        traceparent: None,
-    };
+    let context = context(tenant.id);
     let answers = (0..ANSWERS).map(|line| {
-        let event = Event::of(&context, "tools.call", CallId::new(), 1, &Notes::default(), Ok(()));
+        let event = Event::of(&context, "tools.call", CallId::new(), 1, Notes::default(), Ok(()));
         let frame = Frame::Done(Ok(line)).encode().expect("it is encoded");
         let (bus, reply) = (&bus, format!("{INBOX}.{line:x}"));
         async move { bus.answer(&reply, frame, &event, None).await }
@@ -65,6 +60,58 @@ pub(crate) async fn answers_that_come_fast_share_messages_and_each_is_recorded(s
     assert!(messages < ANSWERS, "{messages} messages for {ANSWERS} answers");
     let kept = system.eventually("every event", ALL, &context.request_id).await;
     assert_eq!(kept, ANSWERS, "each event is its own");
+}
+
+pub(crate) async fn a_record_leaves_its_stream_once_the_table_has_it_and_one_that_cannot_be_kept_stays(
+    system: Arc<System>,
+) {
+    let tenant = system.organization().await;
+    let context = context(tenant.id);
+    let record = || {
+        let event = Event::of(&context, "tools.call", CallId::new(), 1, Notes::default(), Ok(()));
+        serde_json::to_value(event).expect("JSON")
+    };
+    let worker = system.nats("tool").await;
+    let subject = format!("audit.{}", tenant.id);
+    let messages = [json!([record(), record()]), json!([record(), { "id": "none of ours" }]), json!([record()])];
+    for message in &messages {
+        let answer = worker.request(subject.clone(), message.to_string().into()).await.expect("the stream answers");
+        let ack: Value = serde_json::from_slice(&answer.payload).expect("JSON");
+        assert!(ack["stream"] == "AUDIT" && ack["error"].is_null(), "{ack}");
+    }
+    let four = "SELECT to_jsonb(true) FROM audit_logs WHERE request_id = $1 HAVING count(*) = 4";
+    system.eventually("every record that can be kept", four, &context.request_id).await;
+
+    let administrator = system.nats("jetstream").await;
+    let left = async |question: Value| -> Value {
+        let asked = administrator.request("$JS.API.STREAM.MSG.GET.AUDIT", question.to_string().into()).await;
+        serde_json::from_slice(&asked.expect("JetStream answers").payload).expect("JSON")
+    };
+    let asked = Instant::now();
+    loop {
+        let last = left(json!({ "last_by_subj": subject })).await;
+        let first = left(json!({ "seq": 1, "next_by_subj": subject })).await;
+        let is_alone = first["message"]["seq"].is_u64() && first["message"]["seq"] == last["message"]["seq"];
+        if is_alone {
+            let data = BASE64_STANDARD.decode(last["message"]["data"].as_str().expect("data")).expect("base64");
+            let unkept: Value = serde_json::from_slice(&data).expect("JSON");
+            assert_eq!(unkept, messages[1], "for an operator to look at");
+            break;
+        }
+        assert!(asked.elapsed() < PATIENCE, "they stay: {first} {last}");
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+}
+
+/// Of a command of one organization, under a request id of its own.
+fn context(organization: uuid::Uuid) -> Context {
+    Context {
+        organization: OrganizationId(organization),
+        actor: Actor { subject: "somebody".to_owned(), role: MemberRole::User, operator: false },
+        request_id: format!("answers-{organization}"),
+        deadline: Deadline::after(Duration::from_secs(5)),
+        traceparent: None,
+    }
 }
 
 /// The frames of one message, each after its length where there are several.

@@ -215,6 +215,7 @@ fn main() -> ExitCode {
         }
         answers {
             answers_that_come_fast_share_messages_and_each_is_recorded,
+            a_record_leaves_its_stream_once_the_table_has_it_and_one_that_cannot_be_kept_stays,
         }
         ends {
             a_subscription_that_ends_loses_nothing_where_little_comes,

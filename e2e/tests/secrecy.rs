@@ -139,7 +139,8 @@ pub(crate) async fn a_secret_of_any_field_comes_out_nowhere(system: Arc<System>)
     let rows = database(&system, &canary).await;
     assert!(rows > 50, "only {rows} rows were looked at");
     let messages = streams(&system, &tenant, &canary).await;
-    assert!(messages > 20, "only {messages} messages were looked at");
+    // Records are not among them any more: the table has them as they were published.
+    assert!(messages > 3, "only {messages} messages were looked at");
     dumped(&system, &canary).await;
     measured(&system, &canary).await;
     let files = files(&system.log_dir, &canary);

@@ -124,7 +124,7 @@ impl Event {
         action: &str,
         call: CallId,
         attempt: u64,
-        notes: &Notes,
+        notes: Notes,
         end: Result<(), Code>,
     ) -> Self {
         let code = end.err();
@@ -135,13 +135,13 @@ impl Event {
             actor: context.actor.subject.clone(),
             role: if context.actor.operator { "operator" } else { context.actor.role.name() }.to_owned(),
             action: action.to_owned(),
-            resource: notes.resource.clone(),
+            resource: notes.resource,
             outcome: code.map_or(Outcome::Succeeded, Outcome::of),
             code,
             request_id: context.request_id.clone(),
             call,
             attempt,
-            details: notes.details.clone(),
+            details: notes.details,
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Logs and metrics, the same in every process: JSON lines on standard output, Prometheus text on
 //! request.
 
+mod handles;
+
 use std::{
     fmt::Write as _,
     io::{self, BufWriter, Stdout, Write},
@@ -11,6 +13,8 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use serde::Deserialize;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter, layer::SubscriberExt, util::SubscriberInitExt};
+
+pub use self::handles::Handles;
 
 /// `LOG_*`.
 #[derive(Clone, Debug, Default, Deserialize)]

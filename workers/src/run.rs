@@ -3,11 +3,13 @@
 
 use std::{
     panic::AssertUnwindSafe,
+    sync::LazyLock,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use futures::FutureExt;
+use metrics::{Counter, Histogram};
 use shared::{
     Code, Fault,
     audit::{Event, Notes},
@@ -15,7 +17,9 @@ use shared::{
     command::{Command, Delivery},
     context::{Context, Role},
     db,
+    telemetry::Handles,
 };
+use uuid::Uuid;
 
 use crate::{
     pools::Parts,
@@ -60,8 +64,7 @@ pub async fn execute<C: Run>(parts: &C::Parts, job: Job<'_>) -> Ended {
     let (outcome, remains) = attempt::<C>(parts, job).await;
     let ended = settle::<C>(parts, job, outcome, remains).await;
     let label = ended.event.code.map_or("done", |code| code.face().name);
-    metrics::counter!("switchboard_commands_total", "command" => C::NAME, "end" => label).increment(1);
-    metrics::histogram!("switchboard_command_seconds", "command" => C::NAME).record(started.elapsed());
+    count(C::NAME, label, started.elapsed());
     log(C::NAME, job, label);
     ended
 }
@@ -71,25 +74,39 @@ pub fn refuse(name: &str, job: Job<'_>, fault: Fault) -> Ended {
     let code = fault.code;
     log(name, job, code.face().name);
     Ended {
-        event: event(name, job, &Notes::default(), Err(code)),
+        event: event(name, job, Notes::default(), Err(code)),
         frame: Frame::<()>::Done(Err(fault)).encode().unwrap_or_default(),
     }
 }
 
+/// Tells the metrics of a command that ended.
+fn count(command: &'static str, end: &'static str, elapsed: Duration) {
+    type ByEnd = Handles<(&'static str, &'static str), (Counter, Histogram)>;
+    static ENDS: LazyLock<ByEnd> = LazyLock::new(Handles::default);
+    let (commands, seconds) = ENDS.of((command, end), |_| {
+        let seconds = metrics::histogram!("switchboard_command_seconds", "command" => command);
+        (metrics::counter!("switchboard_commands_total", "command" => command, "end" => end), seconds)
+    });
+    commands.increment(1);
+    seconds.record(elapsed);
+}
+
 fn log(name: &str, job: Job<'_>, end: &str) {
     let Job { envelope, attempt, .. } = job;
+    // Text as text: what is shown by way of its formatting costs a line the most.
+    let (mut organization, mut call) = (Uuid::encode_buffer(), Uuid::encode_buffer());
     tracing::info!(
         command = name,
         request_id = envelope.context.request_id,
-        organization = %envelope.context.organization,
-        call = %envelope.call,
+        organization = &*envelope.context.organization.0.hyphenated().encode_lower(&mut organization),
+        call = &*envelope.call.0.hyphenated().encode_lower(&mut call),
         attempt,
         end,
         "command"
     );
 }
 
-fn event(name: &str, job: Job<'_>, notes: &Notes, end: Result<(), Code>) -> Event {
+fn event(name: &str, job: Job<'_>, notes: Notes, end: Result<(), Code>) -> Event {
     Event::of(&job.envelope.context, name, job.envelope.call, job.attempt, notes, end)
 }
 
@@ -163,7 +180,7 @@ async fn settle<C: Run>(parts: &C::Parts, job: Job<'_>, outcome: Result<C::Reply
     let mut kept = None;
     if let (Ok(_), Some(transaction), true) = (&outcome, transaction, wrote) {
         // The very event that is published afterwards: the trail keeps one of the two.
-        let event = event(C::NAME, job, &notes, Ok(()));
+        let event = event(C::NAME, job, notes.clone(), Ok(()));
         match Box::pin(keep(transaction, &event)).await {
             Ok(()) => kept = Some(event),
             Err(fault) => outcome = Err(fault),
@@ -176,7 +193,7 @@ async fn settle<C: Run>(parts: &C::Parts, job: Job<'_>, outcome: Result<C::Reply
     }
     let end = outcome.as_ref().map(drop).map_err(|fault| fault.code);
     let (frame, end) = pack(outcome, end);
-    Ended { frame, event: kept.unwrap_or_else(|| event(C::NAME, job, &notes, end)) }
+    Ended { frame, event: kept.unwrap_or_else(|| event(C::NAME, job, notes, end)) }
 }
 
 async fn keep(mut transaction: db::Transaction, event: &Event) -> Result<(), Fault> {

@@ -1,7 +1,7 @@
-//! The audit pool: batches of the stream become rows, then the stream may forget them. The event's
+//! The audit pool: batches of the stream become rows, then the stream forgets them. The event's
 //! id makes a repetition harmless.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use shared::{Code, Fault, audit::Event, bus::audit::AuditBatch, db};
@@ -10,13 +10,15 @@ use tokio_util::sync::CancellationToken;
 use crate::pools::Audit;
 
 /// Messages that are read at once; one may hold several events.
-const BATCH: usize = 128;
+const BATCH: usize = 64;
 /// Events that are written at once.
 const CHUNK: usize = 500;
 /// How long events may gather before they are read.
 const GATHER_FOR: Duration = Duration::from_secs(1);
 /// How long events rest that the database did not take.
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// How long a message rests that holds an event which cannot be kept: the next version may be able to.
+const UNKEPT_REST_FOR: Duration = Duration::from_hours(1);
 
 /// Writes until told to stop.
 pub async fn serve(parts: Arc<Audit>, stop: CancellationToken) {
@@ -51,49 +53,68 @@ async fn keep_or_put_back(parts: &Audit, batch: AuditBatch) -> Result<usize, Fau
         return Ok(0);
     }
     let messages = batch.len();
-    let kept = keep(parts, &batch).await;
-    if kept.is_ok() {
-        batch.ack().await;
-    } else {
-        batch.put_back(TRY_AGAIN_AFTER).await;
+    match keep(parts, &batch).await {
+        Ok(unkept) => batch.ack_but(&unkept, UNKEPT_REST_FOR).await,
+        Err(fault) => {
+            batch.put_back(TRY_AGAIN_AFTER).await;
+            return Err(fault);
+        }
     }
-    kept.map(|()| messages)
+    Ok(messages)
 }
 
-async fn keep(parts: &Audit, batch: &AuditBatch) -> Result<(), Fault> {
-    let read: Vec<Option<(Event, Bytes)>> = batch.events().map(read_event).collect();
-    let all = read.len();
-    let events: Vec<(Event, Bytes)> = read.into_iter().flatten().collect();
-    for chunk in events.chunks(CHUNK) {
-        let new = append(parts, chunk).await?;
+/// Keeps the events of a batch; the numbers of the messages that hold one which cannot be.
+async fn keep(parts: &Audit, batch: &AuditBatch) -> Result<BTreeSet<usize>, Fault> {
+    let (mut unkept, mut messages, mut events) = (BTreeSet::new(), Vec::new(), Vec::new());
+    let mut unreadable = 0;
+    for (message, bytes) in batch.events() {
+        if let Some(event) = read_event(bytes) {
+            messages.push(message);
+            events.push(event);
+        } else {
+            unreadable += 1;
+            unkept.insert(message);
+        }
+    }
+    metrics::counter!("switchboard_audit_events_total", "fate" => "unreadable").increment(unreadable);
+    for (events, messages) in events.chunks(CHUNK).zip(messages.chunks(CHUNK)) {
+        let Appended { new, refused } = append(parts, events).await?;
+        unkept.extend(refused.into_iter().map(|event| messages[event]));
         metrics::counter!("switchboard_audit_events_total", "fate" => "kept")
             .increment(u64::try_from(new).unwrap_or_default());
     }
-    let unreadable = all - events.len();
-    metrics::counter!("switchboard_audit_events_total", "fate" => "unreadable")
-        .increment(u64::try_from(unreadable).unwrap_or_default());
-    Ok(())
+    Ok(unkept)
+}
+
+/// What became of some events.
+#[derive(Debug, Default)]
+struct Appended {
+    /// How many are in the table that were not.
+    new: i64,
+    /// Which of them the database refuses.
+    refused: Vec<usize>,
 }
 
 /// One event that the database refuses must not hold back the others: after a refused batch each
 /// goes alone, and the refused ones stay in the stream for an operator to look at.
-async fn append(parts: &Audit, events: &[(Event, Bytes)]) -> Result<i64, Fault> {
+async fn append(parts: &Audit, events: &[(Event, Bytes)]) -> Result<Appended, Fault> {
     match db::audit::append(&parts.database, events).await {
         Err(fault) if fault.code == Code::Internal => {}
-        ended => return ended,
+        ended => return ended.map(|new| Appended { new, refused: Vec::new() }),
     }
-    let mut new = 0;
-    for event in events {
+    let mut appended = Appended::default();
+    for (number, event) in events.iter().enumerate() {
         match db::audit::append(&parts.database, std::slice::from_ref(event)).await {
-            Ok(count) => new += count,
+            Ok(new) => appended.new += new,
             Err(fault) if fault.code == Code::Internal => {
                 tracing::error!(event = %event.0.id, "the database refuses an audit event");
                 metrics::counter!("switchboard_audit_events_total", "fate" => "refused").increment(1);
+                appended.refused.push(number);
             }
             Err(fault) => return Err(fault),
         }
     }
-    Ok(new)
+    Ok(appended)
 }
 
 fn read_event(bytes: Bytes) -> Option<(Event, Bytes)> {

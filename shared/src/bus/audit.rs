@@ -1,6 +1,6 @@
 //! The audit stream: publishing events that no answer goes with, and reading all of them in batches.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use async_nats::jetstream::{self, AckKind};
 use bytes::Bytes;
@@ -88,9 +88,11 @@ pub struct AuditBatch {
 }
 
 impl AuditBatch {
-    /// The events of its messages, each as its bytes; a message that is none and no list of events whole.
-    pub fn events(&self) -> impl Iterator<Item = Bytes> {
-        self.messages.iter().flat_map(|message| events_of(&message.payload))
+    /// The events of its messages, each as its bytes and with the number of its message; a message that is none and no
+    /// list of events whole.
+    pub fn events(&self) -> impl Iterator<Item = (usize, Bytes)> {
+        let messages = self.messages.iter().enumerate();
+        messages.flat_map(|(number, message)| events_of(&message.payload).into_iter().map(move |event| (number, event)))
     }
 
     /// How many messages it has.
@@ -103,10 +105,12 @@ impl AuditBatch {
         self.messages.is_empty()
     }
 
-    /// They are kept: the stream need not deliver them again.
-    pub async fn ack(self) {
-        for message in self.messages {
-            if let Err(cause) = message.ack().await {
+    /// They are kept, and the stream forgets them, but for those of `unkept` messages: it delivers these again after
+    /// `wait`, and holds them until then for an operator to look at.
+    pub async fn ack_but(self, unkept: &BTreeSet<usize>, wait: Duration) {
+        for (number, message) in self.messages.into_iter().enumerate() {
+            let kind = if unkept.contains(&number) { AckKind::Nak(Some(wait)) } else { AckKind::Ack };
+            if let Err(cause) = message.ack_with(kind).await {
                 // They come again, and the event id makes that harmless.
                 tracing::warn!(%cause, "audit acknowledgement");
             }

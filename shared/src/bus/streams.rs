@@ -90,13 +90,13 @@ fn audit_stream(sizes: Sizes) -> Config {
     Config {
         name: AUDIT.to_owned(),
         subjects: vec!["audit.*".to_owned()],
-        retention: RetentionPolicy::Limits,
+        // Until its writer has it in the table (ADR 21): what is there already must not fill it.
+        retention: RetentionPolicy::WorkQueue,
         storage: StorageType::File,
         num_replicas: usize::from(sizes.replicas),
         // Full means refused and told, never forgotten.
         discard: DiscardPolicy::New,
         max_bytes: 1_024 * MEBIBYTE,
-        max_age: Duration::from_hours(720),
         duplicate_window: Duration::from_mins(2),
         deny_delete: true,
         deny_purge: true,
