@@ -153,7 +153,10 @@ fn describe() {
     describe_histogram!("switchboard_call_queued_seconds", Unit::Seconds, "Time calls waited in their lane.");
     describe_counter!("switchboard_calls_redelivered_total", "Queued calls delivered more than once.");
     describe_counter!("switchboard_messages_refused_total", "Messages no worker could accept, by reason.");
-    describe_counter!("switchboard_audit_events_total", "Audit events, by what became of them.");
+    describe_counter!(
+        "switchboard_audit_events_total",
+        "Audit events, by what became of them; one that cannot be kept is counted at each try."
+    );
     describe_counter!("switchboard_upstream_requests_total", "Requests to MCP servers, by client and how they ended.");
     describe_histogram!("switchboard_upstream_request_seconds", Unit::Seconds, "Time MCP servers took to answer.");
     describe_gauge!("switchboard_upstream_connections", "MCP clients kept open.");

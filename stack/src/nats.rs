@@ -75,9 +75,9 @@ pub(crate) struct Nats {
     pub(crate) monitor_port: u16,
 }
 
-/// Settings of Go's runtime for a nats-server that shares a machine with everything else (docs/performance.md). Its memory
-/// is collected when it has grown by three quarters, not doubled: some 10 MB less under load, for a little more work. It
-/// runs on half of the processors: a goroutine that wakes another on an idle processor costs more than what
+/// Settings of Go's runtime for a nats-server that shares a machine with everything else (docs/performance.md). Its
+/// memory is collected when it has grown by three quarters, not doubled: some 10 MB less under load, for a little more
+/// work. It runs on half of the processors: a goroutine that wakes another on an idle processor costs more than what
 /// most do.
 #[must_use]
 pub fn go_runtime() -> [(&'static str, String); 2] {

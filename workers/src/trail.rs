@@ -4,7 +4,12 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use shared::{Code, Fault, audit::Event, bus::audit::AuditBatch, db};
+use shared::{
+    Fault,
+    audit::Event,
+    bus::audit::AuditBatch,
+    db::{self, audit::NotAppended},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::pools::Audit;
@@ -99,19 +104,20 @@ struct Appended {
 /// goes alone, and the refused ones stay in the stream for an operator to look at.
 async fn append(parts: &Audit, events: &[(Event, Bytes)]) -> Result<Appended, Fault> {
     match db::audit::append(&parts.database, events).await {
-        Err(fault) if fault.code == Code::Internal => {}
-        ended => return ended.map(|new| Appended { new, refused: Vec::new() }),
+        Ok(new) => return Ok(Appended { new, refused: Vec::new() }),
+        Err(NotAppended::Failed(fault)) => return Err(fault),
+        Err(NotAppended::Refused) => {}
     }
     let mut appended = Appended::default();
     for (number, event) in events.iter().enumerate() {
         match db::audit::append(&parts.database, std::slice::from_ref(event)).await {
             Ok(new) => appended.new += new,
-            Err(fault) if fault.code == Code::Internal => {
+            Err(NotAppended::Failed(fault)) => return Err(fault),
+            Err(NotAppended::Refused) => {
                 tracing::error!(event = %event.0.id, "the database refuses an audit event");
                 metrics::counter!("switchboard_audit_events_total", "fate" => "refused").increment(1);
                 appended.refused.push(number);
             }
-            Err(fault) => return Err(fault),
         }
     }
     Ok(appended)

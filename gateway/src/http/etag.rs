@@ -120,6 +120,10 @@ pub(super) fn listed(headers: &HeaderMap, name: &HeaderName) -> std::result::Res
         }
         read_tags(text, &mut tags).ok_or_else(malformed)?;
     }
+    if tags.is_empty() {
+        // A condition that names nothing is a mistake: no answer to it is what its sender expects.
+        return Err(malformed());
+    }
     Ok(Some(Listed::Tags(tags)))
 }
 
@@ -174,7 +178,7 @@ mod tests {
     #[test]
     fn what_is_no_list_of_tags_is_refused_by_name() {
         let long = format!("\"{}\"", "1".repeat(MAX_HEADER_BYTES));
-        for bad in ["7", "\"7", "7\"", "\"7\" \"8\"", "\"7\"x", "w/\"7\"", "\"a b\"", "*, \"7\"", &long] {
+        for bad in ["7", "\"7", "7\"", "\"7\" \"8\"", "\"7\"x", "w/\"7\"", "\"a b\"", "*, \"7\"", "", ", ,", &long] {
             assert_eq!(expected(&[bad]).unwrap_err().field.as_deref(), Some("If-Match"), "{bad}");
         }
     }

@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::stream::{Config, DiscardPolicy, Republish, RetentionPolicy, StorageType};
+use async_nats::jetstream::{
+    context::GetStreamErrorKind,
+    stream::{Config, DiscardPolicy, Republish, RetentionPolicy, StorageType},
+};
 
 use super::{
     administration::Administration,
@@ -97,7 +100,8 @@ fn audit_stream(sizes: Sizes) -> Config {
         // Full means refused and told, never forgotten.
         discard: DiscardPolicy::New,
         max_bytes: 1_024 * MEBIBYTE,
-        duplicate_window: Duration::from_mins(2),
+        // The outbox's relay says again and again what cannot be kept: one copy for each time that it is tried.
+        duplicate_window: Duration::from_hours(1),
         deny_delete: true,
         deny_purge: true,
         max_consumers: 16,
@@ -188,14 +192,35 @@ impl Administration {
     pub async fn ensure_streams(&self, sizes: Sizes) -> Result<(), Fault> {
         let calls = calls_streams(sizes).map(|config| (&self.queue, config));
         let others = others(sizes).into_iter().map(|config| (&self.jetstream, config));
-        for (account, config) in calls.chain(others) {
+        for (account, mut config) in calls.chain(others) {
             let name = config.name.clone();
+            if name == AUDIT {
+                config.retention = self.retention_of_audit(config.retention).await?;
+            }
             account
                 .create_or_update_stream(config)
                 .await
                 .map_err(|cause| Fault::unavailable("The queue", format!("stream {name}: {cause}")))?;
         }
         self.ensure_audit_writer().await
+    }
+
+    /// nats-server turns no stream into a work queue: one that was made before ADR 21 stays as it is, and goes on, until
+    /// an operator replaces it.
+    async fn retention_of_audit(&self, wanted: RetentionPolicy) -> Result<RetentionPolicy, Fault> {
+        match self.jetstream.get_stream(AUDIT).await {
+            Ok(stream) if stream.cached_info().config.retention != wanted => {
+                tracing::warn!(
+                    "the audit stream keeps what is written, until it is full: ADR 21 says how to replace it"
+                );
+                Ok(stream.cached_info().config.retention)
+            }
+            Ok(_) => Ok(wanted),
+            Err(cause) if matches!(cause.kind(), GetStreamErrorKind::JetStream(ref error) if error.code() == 404) => {
+                Ok(wanted)
+            }
+            Err(cause) => Err(Fault::unavailable("The queue", cause)),
+        }
     }
 
     async fn ensure_audit_writer(&self) -> Result<(), Fault> {
@@ -205,7 +230,8 @@ impl Administration {
             ack_policy: AckPolicy::Explicit,
             ack_wait: Duration::from_secs(30),
             max_deliver: -1,
-            max_ack_pending: 5_000,
+            // Those that cannot be kept are pending for as long as that is so, and stop no others.
+            max_ack_pending: -1,
             ..Default::default()
         };
         self.jetstream

@@ -30,9 +30,34 @@ pub async fn leave(transaction: &mut Transaction, event: &Event) -> Result<(), F
     .map_err(fault)
 }
 
+/// Why a batch is not in the log.
+#[derive(Debug)]
+pub enum NotAppended {
+    /// The database refuses what stands in one of its events: another try ends the same.
+    Refused,
+    /// It takes nothing now.
+    Failed(Fault),
+}
+
+impl From<Fault> for NotAppended {
+    fn from(fault: Fault) -> Self {
+        Self::Failed(fault)
+    }
+}
+
+impl From<sqlx::Error> for NotAppended {
+    fn from(cause: sqlx::Error) -> Self {
+        // Class 22: data exception; 23: integrity constraint violation. Everything else, such as a database that was
+        // set to read only, is about no event.
+        let code = cause.as_database_error().and_then(sqlx::error::DatabaseError::code);
+        let is_about_content = code.is_some_and(|code| code.starts_with("22") || code.starts_with("23"));
+        if is_about_content { Self::Refused } else { Self::Failed(fault(cause)) }
+    }
+}
+
 /// Appends a batch, each event with its exact bytes, and clears them from the outbox. Answers how
 /// many were new: events recorded before are skipped.
-pub async fn append(database: &Database, events: &[(Event, Bytes)]) -> Result<i64, Fault> {
+pub async fn append(database: &Database, events: &[(Event, Bytes)]) -> Result<i64, NotAppended> {
     let column = |read: fn(&Event) -> String| -> Vec<String> { events.iter().map(|(event, _)| read(event)).collect() };
     let maybe = |read: fn(&Event) -> Option<String>| -> Vec<Option<String>> {
         events.iter().map(|(event, _)| read(event)).collect()
@@ -57,8 +82,7 @@ pub async fn append(database: &Database, events: &[(Event, Bytes)]) -> Result<i6
         .bind(details)
         .bind(bytes)
         .fetch_one(transaction.connection())
-        .await
-        .map_err(fault)?;
+        .await?;
     transaction.commit().await?;
     Ok(new)
 }
