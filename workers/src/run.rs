@@ -93,7 +93,7 @@ fn count(command: &'static str, end: &'static str, elapsed: Duration) {
 
 fn log(name: &str, job: Job<'_>, end: &str) {
     let Job { envelope, attempt, .. } = job;
-    // Text as text: what is shown by way of its formatting costs a line the most.
+    // Text as text, not by way of its formatting: a line is written for every call.
     let (mut organization, mut call) = (Uuid::encode_buffer(), Uuid::encode_buffer());
     tracing::info!(
         command = name,

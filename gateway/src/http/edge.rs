@@ -88,7 +88,7 @@ impl<E: Endpoint> Endpoint for Within<E> {
         if brings_much && !status.is_success() {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        // Text as text: what is shown by way of its formatting costs a line the most.
+        // Text as text, not by way of its formatting: a line is written for every call.
         let (shown, path) = (method.as_str(), route.as_ref());
         let ms = elapsed.as_secs_f64() * 1e3;
         tracing::info!(request_id, method = shown, route = path, status = status.as_u16(), ms, "request");

@@ -7,7 +7,7 @@ use std::{
 };
 
 /// A metric's handles by what its labels are made of. The recorder makes a list of labels and a digest of them at
-/// each look-up, which for some calls costs as much as all that is told; here each is looked up once.
+/// each look-up; here each is looked up once.
 ///
 /// For labels of which there are few: a handle is kept as long as the process. To be used after
 /// [`super::start_metrics`], since a handle of no recorder stays one.
