@@ -101,6 +101,5 @@ pub fn routes(gateway: Arc<Gateway>) -> impl Endpoint<Output = poem::Response> {
     let (public_url, origins) = (gateway.public_url.clone(), gateway.origins.clone());
     operation::router(operations())
         .nest_no_strip("/", assets::routes())
-        .data(gateway)
-        .with(edge::Edge::new(public_url, origins))
+        .with(edge::Edge::new(public_url, origins, gateway))
 }

@@ -1,6 +1,7 @@
 //! Logs and metrics, the same in every process: JSON lines on standard output, Prometheus text on
 //! request.
 
+mod clock;
 mod handles;
 
 use std::{
@@ -104,8 +105,10 @@ where
                 tracing_subscriber::fmt::layer()
                     .json()
                     .flatten_event(true)
-                    .with_current_span(true)
+                    // There are no spans: a line says itself whose it is.
+                    .with_current_span(false)
                     .with_span_list(false)
+                    .with_timer(clock::Clock)
                     .with_writer(writer),
             )
             .try_init()?,

@@ -1,9 +1,6 @@
 //! The loop that answers direct commands.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use moka::sync::Cache;
 use shared::{
@@ -62,7 +59,7 @@ pub async fn serve<P: Dispatch>(
         let (parts, turns) = (Arc::clone(&parts), turns.clone());
         tasks.spawn(async move {
             let ended = one(&*parts, &turns, &envelope).await;
-            answer(parts.bus(), &envelope, ended, None).await;
+            answer(parts.bus(), &envelope, ended).await;
         });
     }
 }
@@ -78,13 +75,11 @@ async fn one<P: Dispatch>(parts: &P, turns: &Turns, envelope: &Envelope) -> Ende
     }
 }
 
-/// Sends the result and the audit event, unless `until` has passed before they leave. True once both have.
-pub async fn answer(bus: &Bus, envelope: &Envelope, ended: Ended, until: Option<Instant>) -> bool {
-    let left = bus.answer(&envelope.reply, ended.frame, &ended.event, until).await;
-    if let Err(fault) = &left {
+/// Sends the result and the audit event.
+async fn answer(bus: &Bus, envelope: &Envelope, ended: Ended) {
+    if let Err(fault) = bus.answer(&envelope.reply, ended.frame, &ended.event, None).await {
         tracing::error!(%fault, request_id = envelope.context.request_id, "an answer was not sent");
     }
-    left.is_ok()
 }
 
 /// One organization's burst shall take neither all places of a worker nor its memory.

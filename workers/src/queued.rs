@@ -6,15 +6,15 @@ use std::{sync::Arc, time::Duration};
 use shared::{
     Fault,
     bus::{
+        answers::Held,
         envelope::{Envelope, Refusal},
-        work::{Delivered, Slot},
+        work::Delivered,
     },
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     beginnings::Beginnings,
-    direct::answer,
     pools::Dispatch,
     run::{Ended, Job},
 };
@@ -107,7 +107,7 @@ enum Left {
     PassedOn,
 }
 
-async fn one<P: Dispatch>(shift: &Shift<P>, _place: Place, delivered: Delivered, turn: Option<Turn>) {
+async fn one<P: Dispatch>(shift: &Shift<P>, place: Place, delivered: Delivered, turn: Option<Turn>) {
     let hold = Hold::since(delivered.since);
     if hold.is_lost() {
         // It lay here while the process or its network stood still, and may be another's by now.
@@ -122,16 +122,16 @@ async fn one<P: Dispatch>(shift: &Shift<P>, _place: Place, delivered: Delivered,
         Some(Left::PassedOn) => {}
         // A frozen process wakes up with a result for a slot that was given to another: theirs counts.
         Some(Left::Ended(ended)) if !hold.is_lost() => {
-            let (envelope, ended) = *ended;
-            // What has not left is delivered again, and the rule for repetitions tells of it.
-            if answer(shift.parts.bus(), &envelope, ended, Some(hold.lost_at())).await {
-                release(&delivered.slot).await;
-            }
+            let (envelope, Ended { frame, event }) = *ended;
+            // It may leave after us, with others: until then the place is taken, and the process stays.
+            let ours = (delivered.slot, Box::new((place, shift.tasks.token())) as Held);
+            let bus = shift.parts.bus();
+            bus.answer_and_release(&envelope.reply, frame, &event, Some(hold.lost_at()), ours).await;
         }
         Some(Left::Refused(refusal)) => {
             tracing::warn!(reason = refusal.reason(), "a queued message was refused");
             metrics::counter!("switchboard_messages_refused_total", "reason" => refusal.reason()).increment(1);
-            release(&delivered.slot).await;
+            delivered.slot.release().await;
         }
         Some(Left::Ended(..)) | None => tracing::warn!(?delivered, "the slot was lost; the call was aborted"),
     }
@@ -158,11 +158,4 @@ async fn run_in_turn<P: Dispatch>(shift: &Shift<P>, delivered: &Delivered, hold:
     }
     let ended = parts.dispatch(Job { envelope: &envelope, attempt, queued_ms }).await;
     Left::Ended(Box::new((envelope, ended)))
-}
-
-async fn release(slot: &Slot) {
-    if let Err(fault) = slot.release().await {
-        // The server will deliver it again; the audit id and the redelivery rule make that harmless.
-        tracing::warn!(%fault, "a slot was not released");
-    }
 }

@@ -98,8 +98,8 @@ fn log(name: &str, job: Job<'_>, end: &str) {
     tracing::info!(
         command = name,
         request_id = envelope.context.request_id,
-        organization = &*envelope.context.organization.0.hyphenated().encode_lower(&mut organization),
-        call = &*envelope.call.0.hyphenated().encode_lower(&mut call),
+        organization = envelope.context.organization.text(&mut organization),
+        call = envelope.call.text(&mut call),
         attempt,
         end,
         "command"

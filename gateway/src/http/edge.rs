@@ -25,22 +25,23 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// The longest id or trace context a caller may bring.
 const MAX_CORRELATION_BYTES: usize = 128;
 
-/// The outermost layer.
+/// The outermost layer. `S` is what handlers share.
 #[derive(Clone, Debug)]
-pub struct Edge {
+pub struct Edge<S> {
     public_url: String,
     origins: Origins,
+    shared: S,
 }
 
-impl Edge {
-    /// `public_url` prefixes the addresses of our documentation.
-    pub const fn new(public_url: String, origins: Origins) -> Self {
-        Self { public_url, origins }
+impl<S> Edge<S> {
+    /// `public_url` prefixes the addresses of our documentation; handlers find `shared` with each request.
+    pub const fn new(public_url: String, origins: Origins, shared: S) -> Self {
+        Self { public_url, origins, shared }
     }
 }
 
-impl<E: Endpoint> Middleware<E> for Edge {
-    type Output = Within<E>;
+impl<E: Endpoint, S: Clone + Send + Sync + 'static> Middleware<E> for Edge<S> {
+    type Output = Within<E, S>;
 
     fn transform(&self, inner: E) -> Self::Output {
         Within { inner, edge: self.clone() }
@@ -49,12 +50,12 @@ impl<E: Endpoint> Middleware<E> for Edge {
 
 /// An endpoint within the edge. Never fails: errors become answers.
 #[derive(Debug)]
-pub struct Within<E> {
+pub struct Within<E, S> {
     inner: E,
-    edge: Edge,
+    edge: Edge<S>,
 }
 
-impl<E: Endpoint> Endpoint for Within<E> {
+impl<E: Endpoint, S: Clone + Send + Sync + 'static> Endpoint for Within<E, S> {
     type Output = Response;
 
     async fn call(&self, mut request: Request) -> Result<Response> {
@@ -64,6 +65,7 @@ impl<E: Endpoint> Endpoint for Within<E> {
         let method = request.method().clone();
         let brings_much = brings_much(&request);
         request.extensions_mut().insert(origin);
+        request.extensions_mut().insert(self.edge.shared.clone());
         let readers = self.edge.origins.readers(&request);
         let outcome = match self.edge.origins.preflight(&request) {
             Some(answer) => answer.map_err(|fault| Problem::from(fault).into()),
@@ -192,9 +194,9 @@ mod tests {
         }
     }
 
-    fn bare() -> Edge {
+    fn bare() -> Edge<()> {
         let url = "http://localhost".parse().unwrap();
-        Edge::new(String::new(), Origins::new(&url, shared::bus::kv::Watch::empty()))
+        Edge::new(String::new(), Origins::new(&url, shared::bus::kv::Watch::empty()), ())
     }
 
     #[tokio::test]

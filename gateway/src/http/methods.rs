@@ -1,9 +1,9 @@
 //! The methods of one route. The refusal of any other names those there are, as RFC 9110 section
 //! 15.5.6 demands; the framework's own does not.
 
-use poem::{
-    Endpoint, IntoEndpoint, Request, Response, Result, RouteMethod, error::MethodNotAllowedError, http::Method,
-};
+use poem::{Endpoint, Request, Response, Result, endpoint::BoxEndpoint, http::Method};
+
+use super::problem::EdgeError;
 
 /// The value of `Allow`, kept with the error until it becomes an answer.
 #[derive(Clone, Debug)]
@@ -20,34 +20,45 @@ impl Head {
     }
 }
 
-/// A route's methods and their handlers.
+/// A route's methods and their handlers. Each is boxed where its operation is made and not again: a box around a
+/// handler's future is one more move of the whole request.
 #[derive(Default)]
-pub struct Methods {
-    handlers: RouteMethod,
-    names: Vec<Method>,
-}
+pub struct Methods(Vec<(Method, BoxEndpoint<'static>)>);
 
 impl std::fmt::Debug for Methods {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Methods").field("names", &self.names).finish_non_exhaustive()
+        f.debug_tuple("Methods").field(&self.names()).finish()
     }
 }
 
 impl Methods {
-    /// Handles this method too.
+    /// Handles this method too; who handles `GET` answers `HEAD` so, without the body (RFC 9110, section 9.3.2).
     #[must_use]
-    pub fn with<E>(mut self, method: Method, handler: E) -> Self
-    where
-        E: IntoEndpoint,
-        E::Endpoint: 'static,
-    {
-        if method == Method::GET {
-            // Answered as GET is, without the body.
-            self.names.push(Method::HEAD);
-        }
-        self.names.push(method.clone());
-        self.handlers = self.handlers.method(method, handler);
+    pub fn with(mut self, method: Method, handler: BoxEndpoint<'static>) -> Self {
+        self.0.push((method, handler));
         self
+    }
+
+    fn handler(&self, method: &Method) -> Option<&BoxEndpoint<'static>> {
+        self.0.iter().find(|(known, _)| known == method).map(|(_, handler)| handler)
+    }
+
+    /// As `Allow` lists them.
+    fn names(&self) -> String {
+        let mut names = Vec::new();
+        for (method, _) in &self.0 {
+            if method == Method::GET {
+                names.push(Method::HEAD.as_str());
+            }
+            names.push(method.as_str());
+        }
+        names.join(", ")
+    }
+
+    fn refused(&self) -> poem::Error {
+        let mut error = poem::Error::from(EdgeError::Method);
+        error.set_data(Allow(self.names()));
+        error
     }
 }
 
@@ -55,15 +66,16 @@ impl Endpoint for Methods {
     type Output = Response;
 
     async fn call(&self, mut request: Request) -> Result<Response> {
-        if request.method() == Method::HEAD {
+        let is_head = request.method() == Method::HEAD;
+        if is_head {
             request.extensions_mut().insert(Head);
+            request.set_method(Method::GET);
         }
-        self.handlers.call(request).await.map_err(|mut error| {
-            if error.is::<MethodNotAllowedError>() {
-                let names: Vec<&str> = self.names.iter().map(Method::as_str).collect();
-                error.set_data(Allow(names.join(", ")));
-            }
-            error
-        })
+        let handler = self.handler(request.method()).ok_or_else(|| self.refused())?;
+        let mut response = handler.call(request).await?;
+        if is_head {
+            response.set_body(());
+        }
+        Ok(response)
     }
 }

@@ -3,6 +3,7 @@
 //! (ADR 19): one of frames, one of events, for each process that waits for them.
 
 use std::{
+    any::Any,
     collections::HashMap,
     fmt::Write as _,
     mem,
@@ -17,12 +18,16 @@ use super::{
     Bus,
     inbox::{self, LINES},
     subject,
+    work::Slot,
 };
 use crate::{
     audit::Event,
     fault::{Code, Fault},
     id::OrganizationId,
 };
+
+#[cfg(test)]
+mod tests;
 
 /// How long an answer may wait for others since some left.
 const PATIENCE: Duration = Duration::from_millis(2);
@@ -72,7 +77,31 @@ struct Gathered {
     /// A JSON array that is not closed.
     events: Vec<u8>,
     bytes: usize,
-    senders: Vec<oneshot::Sender<Result<(), Fault>>>,
+    ends: Vec<End>,
+}
+
+/// What is held until an answer has left.
+pub type Held = Box<dyn Any + Send>;
+
+/// What is done once an answer has left, or cannot.
+#[derive(Debug)]
+enum End {
+    /// Somebody waits to know which.
+    Tell(oneshot::Sender<Result<(), Fault>>),
+    /// The slot is released if it has. Nobody waits: to wake a task for each costs more than to release it from here.
+    Release(Slot, Held),
+}
+
+impl End {
+    async fn come(self, left: &Result<(), Fault>) {
+        match (self, left) {
+            // A worker that gave up on its command waits no more.
+            (Self::Tell(sender), left) => drop(sender.send(left.clone())),
+            (Self::Release(slot, _held), Ok(())) => slot.release().await,
+            // What has not left is delivered again, and the rule for repetitions tells of it.
+            (Self::Release(slot, _held), Err(fault)) => tracing::error!(%fault, ?slot, "an answer was not sent"),
+        }
+    }
 }
 
 /// One answer.
@@ -108,7 +137,9 @@ impl Bus {
         let organization = event.organization;
         let left = if let Some((inbox, line)) = inbox_and_line(reply) {
             let answer = Answer { organization, inbox, line, until, frame, event: &event_bytes };
-            self.gather(answer).await
+            let (sender, left) = oneshot::channel();
+            self.gather(answer, End::Tell(sender)).await;
+            left.await.unwrap_or_else(|_| Err(Fault::internal("an answer never left")))
         } else {
             let mut alone = Gathered::new(organization, reply, until);
             alone.put(frame, &event_bytes);
@@ -117,9 +148,29 @@ impl Bus {
         told.and(left)
     }
 
-    async fn gather(&self, answer: Answer<'_>) -> Result<(), Fault> {
-        let (next, left) = self.0.answers.add(answer, Instant::now());
-        match next {
+    /// The same for a queued command, whose slot is released once both have left; `held` is dropped then. It may return
+    /// before that, so `held` is also what keeps the process.
+    pub async fn answer_and_release(
+        &self,
+        reply: &str,
+        frame: Bytes,
+        event: &Event,
+        until: Option<Instant>,
+        (slot, held): (Slot, Held),
+    ) {
+        let is_short = frame.len() <= LONG;
+        let (line, written) = (inbox_and_line(reply).filter(|_| is_short), serde_json::to_vec(event));
+        if let (Some((inbox, line)), Ok(written)) = (line, written) {
+            let answer = Answer { organization: event.organization, inbox, line, until, frame, event: &written };
+            self.gather(answer, End::Release(slot, held)).await;
+        } else {
+            let left = Box::pin(self.answer(reply, frame, event, until)).await;
+            End::Release(slot, held).come(&left).await;
+        }
+    }
+
+    async fn gather(&self, answer: Answer<'_>, end: End) {
+        match self.0.answers.add(answer, end, Instant::now()) {
             // Boxed: one of many leaves with all, and the future of each would be as large.
             Next::Leave(gathered) => Box::pin(self.leave(gathered)).await,
             Next::LeaveAt(at) => {
@@ -132,16 +183,14 @@ impl Bus {
             }
             Next::Wait => {}
         }
-        left.await.unwrap_or_else(|_| Err(Fault::internal("an answer never left")))
     }
 
     async fn leave(&self, gathered: Vec<Gathered>) {
         for mut gathered in gathered {
-            let senders = mem::take(&mut gathered.senders);
-            let sent = self.send(gathered).await;
-            for sender in senders {
-                // A worker that gave up on its command waits no more.
-                let _ = sender.send(sent.clone());
+            let ends = mem::take(&mut gathered.ends);
+            let left = self.send(gathered).await;
+            for end in ends {
+                end.come(&left).await;
             }
         }
     }
@@ -175,30 +224,25 @@ fn inbox_and_line(reply: &str) -> Option<(&str, &str)> {
     is_line.then_some((inbox, line))
 }
 
-type Left = oneshot::Receiver<Result<(), Fault>>;
-
 impl Answers {
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn add(&self, answer: Answer<'_>, now: Instant) -> (Next, Left) {
-        let (sender, left) = oneshot::channel();
+    fn add(&self, answer: Answer<'_>, end: End, now: Instant) -> Next {
         let mut state = self.state();
         let is_first = state.gathered.is_empty();
         let others_are_likely = state.came(answer.organization, now) * LIKELY <= PATIENCE;
         let gathered = state.gathered_for(&answer);
-        gathered.add(answer, sender);
+        gathered.add(answer, end);
         let due = state.left_at.map_or(now, |left_at| left_at + PATIENCE);
-        let next = if state.has_full() || due <= now || !others_are_likely {
+        if state.has_full() || due <= now || !others_are_likely {
             Next::Leave(state.take(now))
         } else if is_first {
             Next::LeaveAt(due)
         } else {
             Next::Wait
-        };
-        drop(state);
-        (next, left)
+        }
     }
 }
 
@@ -224,7 +268,7 @@ impl State {
     }
 
     fn has_full(&self) -> bool {
-        self.gathered.iter().any(|gathered| gathered.senders.len() >= MOST || gathered.bytes >= MOST_BYTES)
+        self.gathered.iter().any(|gathered| gathered.ends.len() >= MOST || gathered.bytes >= MOST_BYTES)
     }
 
     fn take(&mut self, now: Instant) -> Vec<Gathered> {
@@ -245,7 +289,7 @@ impl Gathered {
             frames: Vec::new(),
             events: Vec::new(),
             bytes: 0,
-            senders: Vec::new(),
+            ends: Vec::new(),
         }
     }
 
@@ -256,13 +300,13 @@ impl Gathered {
             && self.reply[..self.inbox] == *answer.inbox
     }
 
-    fn add(&mut self, answer: Answer<'_>, sender: oneshot::Sender<Result<(), Fault>>) {
-        let between = if self.senders.is_empty() { '.' } else { LINES };
+    fn add(&mut self, answer: Answer<'_>, end: End) {
+        let between = if self.ends.is_empty() { '.' } else { LINES };
         // Writing to a string cannot fail.
         let _ = write!(self.reply, "{between}{}", answer.line);
         self.until = self.until.min(answer.until);
         self.put(answer.frame, answer.event);
-        self.senders.push(sender);
+        self.ends.push(end);
     }
 
     fn put(&mut self, frame: Bytes, event: &[u8]) {
@@ -270,115 +314,5 @@ impl Gathered {
         self.events.extend_from_slice(event);
         self.bytes += frame.len() + event.len();
         self.frames.push(frame);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const INBOX: &str = "_INBOX_gateway.a";
-
-    fn answer<'a>(organization: OrganizationId, inbox: &'a str, line: &'a str) -> Answer<'a> {
-        let frame = Bytes::copy_from_slice(line.as_bytes());
-        Answer { organization, inbox, line, until: None, frame, event: b"{}" }
-    }
-
-    /// As after many answers in no time, some of which left at a moment.
-    fn busy(organizations: &[OrganizationId], left_at: Instant) -> Answers {
-        let answers = Answers::default();
-        {
-            let mut state = answers.state();
-            state.left_at = Some(left_at);
-            let pace = Pace { last: left_at, between: Duration::ZERO };
-            state.paces.extend(organizations.iter().map(|organization| (*organization, pace)));
-        }
-        answers
-    }
-
-    fn replies(gathered: &[Gathered]) -> Vec<&str> {
-        gathered.iter().map(|gathered| gathered.reply.as_str()).collect()
-    }
-
-    #[test]
-    fn an_answer_that_none_is_likely_to_join_leaves_at_once() {
-        let (answers, organization, start) = (Answers::default(), OrganizationId::new(), Instant::now());
-        for number in 0..40 {
-            let now = start + Duration::from_millis(1) * number;
-            let (next, _left) = answers.add(answer(organization, INBOX, "1f"), now);
-            let Next::Leave(gathered) = next else { panic!("it waits: {next:?}") };
-            assert_eq!(replies(&gathered), ["_INBOX_gateway.a.1f"]);
-            assert_eq!(gathered[0].events, b"[{}");
-        }
-    }
-
-    #[test]
-    fn answers_that_come_fast_wait_for_others_of_their_organization_alone() {
-        let (answers, organization, start) = (Answers::default(), OrganizationId::new(), Instant::now());
-        let add = |organization, micros| {
-            answers.add(answer(organization, INBOX, "1"), start + Duration::from_micros(micros)).0
-        };
-        let waits = (0..60).map(|number| !matches!(add(organization, number * 100), Next::Leave(_)));
-        let waits: Vec<bool> = waits.collect();
-        assert!(waits[..10].iter().all(|waits| !waits), "not before it is known that they come fast: {waits:?}");
-        assert!(waits[30..].iter().filter(|waits| **waits).count() > 25, "{waits:?}");
-        let next = add(OrganizationId::new(), 6_010);
-        assert!(matches!(next, Next::Leave(_)), "another organization's does not wait for them: {next:?}");
-    }
-
-    #[test]
-    fn an_answer_waits_no_longer_than_its_time() {
-        let (organization, now) = (OrganizationId::new(), Instant::now());
-        let answers = busy(&[organization], now);
-        let (next, _left) = answers.add(answer(organization, INBOX, "2"), now);
-        assert!(matches!(next, Next::LeaveAt(at) if at == now + PATIENCE), "{next:?}");
-        let (next, _left) = answers.add(answer(organization, INBOX, "3"), now + PATIENCE);
-        assert!(matches!(next, Next::Leave(_)), "{next:?}");
-        assert!(answers.state().take(now).is_empty());
-        assert_eq!(answers.state().left_at, Some(now + PATIENCE), "nothing left then");
-    }
-
-    #[test]
-    fn who_waits_leaves_by_organization_process_and_fence() {
-        let (one, other, now) = (OrganizationId::new(), OrganizationId::new(), Instant::now());
-        let answers = busy(&[one, other], now);
-        assert!(matches!(answers.add(answer(one, INBOX, "1"), now).0, Next::LeaveAt(_)));
-        for (organization, inbox, line) in [(one, "_INBOX_gateway.b", "1"), (other, INBOX, "2"), (one, INBOX, "3")] {
-            assert!(matches!(answers.add(answer(organization, inbox, line), now).0, Next::Wait));
-        }
-        for after in [9, 5, 7] {
-            let until = Some(now + Duration::from_secs(after));
-            let (next, _left) = answers.add(Answer { until, ..answer(one, INBOX, "f") }, now);
-            assert!(matches!(next, Next::Wait));
-        }
-        let gathered = answers.state().take(now);
-        let expected = ["_INBOX_gateway.a.1+3", "_INBOX_gateway.b.1", "_INBOX_gateway.a.2", "_INBOX_gateway.a.f+f+f"];
-        assert_eq!(replies(&gathered), expected);
-        assert_eq!(gathered[0].events, b"[{},{}");
-        assert_eq!(gathered[2].organization, other, "no message holds two organizations' events");
-        assert_eq!(gathered[3].until, Some(now + Duration::from_secs(5)), "the first to be late");
-    }
-
-    #[test]
-    fn no_more_wait_than_one_message_shall_hold() {
-        let (organization, now) = (OrganizationId::new(), Instant::now());
-        let answers = busy(&[organization], now);
-        for line in 1..MOST {
-            assert!(!matches!(answers.add(answer(organization, INBOX, &line.to_string()), now).0, Next::Leave(_)));
-        }
-        assert!(matches!(answers.add(answer(organization, INBOX, "64"), now).0, Next::Leave(_)));
-        let large = vec![b'x'; MOST_BYTES];
-        let (next, _left) = answers.add(Answer { event: &large, ..answer(organization, INBOX, "1") }, now);
-        assert!(matches!(next, Next::Leave(_)));
-    }
-
-    #[test]
-    fn only_lines_of_our_inboxes_are_put_together() {
-        assert_eq!(inbox_and_line("_INBOX_gateway.0af.1f"), Some(("_INBOX_gateway.0af", "1f")));
-        for other in
-            ["_INBOX_gateway", "_INBOX_gateway.", "_INBOX_x.1+2", "_INBOX_x.a b", "_INBOX_x.Zk1", "a.00000000000000001"]
-        {
-            assert_eq!(inbox_and_line(other), None, "{other}");
-        }
     }
 }

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use async_nats::{HeaderMap, Message};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::subject::Address;
 use crate::{
@@ -85,7 +86,7 @@ impl Stored {
     /// of one message has the same name. Of deliveries that their partition's stream made, and no others.
     pub(super) fn call(&self) -> CallId {
         let place = format!("{}/{}/{}", self.partition.unwrap_or_default(), self.sequence, self.at_ns);
-        CallId(uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, place.as_bytes()))
+        CallId(Uuid::new_v5(&Uuid::NAMESPACE_OID, place.as_bytes()))
     }
 }
 
@@ -162,7 +163,7 @@ pub(super) fn headers<C: Command>(context: &Context, reply: Option<&str>) -> Res
         reply,
     };
     let mut headers = HeaderMap::new();
-    headers.insert(ORGANIZATION, context.organization.to_string().as_str());
+    headers.insert(ORGANIZATION, context.organization.text(&mut Uuid::encode_buffer()));
     headers.insert(CONTEXT, serde_json::to_string(&circumstances).map_err(Fault::internal)?.as_str());
     Ok(headers)
 }
@@ -178,7 +179,7 @@ impl Envelope {
         let address: Address = message.subject.parse().map_err(|_| Refusal::Subject)?;
         let headers = message.headers.as_ref().ok_or(Refusal::Header)?;
         let text = |name: &str| headers.get(name).map(async_nats::HeaderValue::as_str).ok_or(Refusal::Header);
-        if text(ORGANIZATION)? != address.organization.to_string() {
+        if text(ORGANIZATION)? != address.organization.text(&mut Uuid::encode_buffer()) {
             return Err(Refusal::Organization);
         }
         let read: Circumstances<'_> = serde_json::from_str(text(CONTEXT)?).map_err(|_| Refusal::Header)?;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use uuid::Uuid;
 
 use crate::{
     command::users::Admitted,
@@ -134,27 +135,32 @@ impl Generation for Admitted {
 
 /// The key of an organization's limits.
 pub fn limits_key(organization: OrganizationId) -> String {
-    organization.to_string()
+    organization.text(&mut Uuid::encode_buffer()).to_owned()
 }
 
 /// The key of an organization's prompts.
 pub fn prompts_key(organization: OrganizationId) -> String {
-    organization.to_string()
+    organization.text(&mut Uuid::encode_buffer()).to_owned()
 }
 
 /// The key of a member: subjects are hashed, so that any of them is a valid key.
 pub fn access_key(organization: OrganizationId, subject: &str) -> String {
-    format!("{organization}.{}", hex(&Sha256::digest(subject.as_bytes())))
+    of(organization, &hex(&Sha256::digest(subject.as_bytes())))
 }
 
 /// The key of a configuration.
 pub fn configuration_key(organization: OrganizationId, configuration: ConfigurationId) -> String {
-    format!("{organization}.{configuration}")
+    of(organization, configuration.text(&mut Uuid::encode_buffer()))
 }
 
 /// The key of a session.
 pub fn session_key(organization: OrganizationId, session: SessionId) -> String {
-    format!("{organization}.{session}")
+    of(organization, session.text(&mut Uuid::encode_buffer()))
+}
+
+/// The key of something of an organization. Most are looked up for every call.
+fn of(organization: OrganizationId, what: &str) -> String {
+    [organization.text(&mut Uuid::encode_buffer()), ".", what].concat()
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use uuid::Uuid;
+
 use super::files::Object;
 use crate::{
     command::{Command, Pool},
@@ -18,7 +20,8 @@ pub fn direct<C: Command>(organization: OrganizationId) -> String {
 
 /// `calls.<partition>.<pool>.<org>`: a queued command.
 pub fn queued(pool: Pool, organization: OrganizationId) -> String {
-    format!("calls.{}.{}.{organization}", organization.partition(), pool.name())
+    let mut text = Uuid::encode_buffer();
+    format!("calls.{}.{}.{}", organization.partition(), pool.name(), organization.text(&mut text))
 }
 
 /// `work.<pool>`: where the server delivers a pool's lanes.

@@ -47,10 +47,15 @@ impl std::fmt::Debug for Delivered {
 }
 
 /// A slot of the organization's concurrency, held until acknowledged.
-#[derive(Debug)]
 pub struct Slot {
     ack: async_nats::Subject,
     bus: Bus,
+}
+
+impl std::fmt::Debug for Slot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Slot").field(&self.ack.as_str()).finish()
+    }
 }
 
 impl Bus {
@@ -136,11 +141,12 @@ impl Slot {
     }
 
     /// Ends the delivery and frees the slot. Nobody confirms it (ADR 15): one that is lost with its
-    /// connection is a delivery that comes again, and the rule for those holds. It goes by the same connection as the
+    /// connection, or cannot be sent, is a delivery that comes again, and the rule for those holds. It goes by the same connection as the
     /// answer before it, though that crosses an account: what frees a slot may not arrive where the answer did not.
-    pub async fn release(&self) -> Result<(), Fault> {
-        let client = &self.bus.0.client;
-        client.publish(self.ack.clone(), Bytes::from_static(b"+ACK")).await.map_err(unavailable)
+    pub async fn release(self) {
+        if let Err(cause) = self.bus.0.client.publish(self.ack, Bytes::from_static(b"+ACK")).await {
+            tracing::warn!(%cause, "a slot was not released");
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue};
+use http::HeaderValue;
 use shared::{Fault, command::configurations::Credential, json::Raw};
 use tokio::sync::Mutex;
 use url::Url;
@@ -75,7 +75,7 @@ impl Native {
         let id = link.next_id();
         let arguments = request.arguments.bytes();
         let body = message::call(id, request.tool, arguments, &link.meta, request.progress.is_some());
-        let mut headers = headers(link, HeaderValue::from_static("tools/call"));
+        let mut headers = link.call_headers.clone();
         if link.is_modern {
             headers.insert(NAME, parameters::encoded(request.tool));
             parameters::insert(&mut headers, request.arguments, request.header_parameters);
@@ -116,7 +116,10 @@ impl Native {
         loop {
             let id = link.next_id();
             let body = message::list(id, cursor.as_deref(), &link.meta);
-            let headers = headers(link, HeaderValue::from_static("tools/list"));
+            let mut headers = link.headers.clone();
+            if link.is_modern {
+                headers.insert(METHOD, HeaderValue::from_static("tools/list"));
+            }
             let page = match self.on(link, request_id, listing.room_bytes()).ask(id, headers, body, None).await {
                 // A server without tools need not know the method.
                 Err(Failure::Fault { code: Some(failure::METHOD_NOT_FOUND), .. }) => return Ok(Listing::default()),
@@ -150,14 +153,6 @@ impl Native {
     pub(super) async fn close(&self) {
         self.link.load_full().close().await;
     }
-}
-
-fn headers(link: &Link, method: HeaderValue) -> HeaderMap {
-    let mut headers = link.headers.clone();
-    if link.is_modern {
-        headers.insert(METHOD, method);
-    }
-    headers
 }
 
 fn result_object(result: Bytes) -> Result<Raw, Fault> {

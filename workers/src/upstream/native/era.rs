@@ -30,7 +30,10 @@ use shared::{
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use super::probe::{Probe, Seen};
+use super::{
+    exchange::{METHOD, NAME},
+    probe::{Probe, Seen},
+};
 use crate::{egress::Egress, upstream::failure};
 
 pub(super) const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
@@ -53,6 +56,9 @@ pub(super) struct Link {
     pub(super) is_modern: bool,
     /// The headers of every request.
     pub(super) headers: HeaderMap,
+    /// Those of a call, with room for its tool's name where the version has a header for it: a table that grows is
+    /// made anew.
+    pub(super) call_headers: HeaderMap,
     /// The inside of every request's `_meta` object; empty in the handshake era.
     pub(super) meta: Box<str>,
     /// The version of the protocol.
@@ -96,11 +102,17 @@ impl Link {
         }
         let is_modern = !found.version.has_initialize();
         let meta = if is_modern { meta(found.version.as_str()) } else { String::new() };
+        let mut call_headers = headers.clone();
+        if is_modern {
+            call_headers.insert(METHOD, HeaderValue::from_static("tools/call"));
+            call_headers.insert(NAME, HeaderValue::from_static(""));
+        }
         // Without a session there is nothing to keep; dropping the service stops its tasks.
         let keeper = found.session.is_some().then_some(found.service);
         Ok(Self {
             is_modern,
             headers,
+            call_headers,
             meta: meta.into(),
             version: found.version.as_str().into(),
             answered_at: found.answered_at,
