@@ -1,7 +1,7 @@
 //! Lanes: opening them on a gateway's first call for an organization, and keeping them to their
 //! limits. One act at a time on one lane: looking and then changing must not be interleaved.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use moka::sync::Cache;
 use shared::{
@@ -21,13 +21,16 @@ use tokio::sync::Mutex;
 
 use crate::{pools::Controller, run::Run, scope::Scope};
 
+/// How long a lane waits for the limits. A controller that has just started is asked before it has read them all.
+const LIMITS_PATIENCE: Duration = Duration::from_secs(5);
+
 impl Run for Open {
     type Parts = Controller;
 
     async fn run(self, scope: &mut Scope<'_, Controller>) -> Result<Lane, Fault> {
         let organization = scope.context.organization;
         scope.notes.resource("lane", &organization);
-        if scope.parts.limits.age().is_none() {
+        if tokio::time::timeout(LIMITS_PATIENCE, scope.parts.limits.ready()).await.is_err() {
             return Err(Fault::new(Code::Unavailable, "The organization's limits are not known yet. Try again."));
         }
         if scope.parts.limits_of(organization).deleted {
@@ -44,7 +47,7 @@ pub struct LaneLocks(Cache<OrganizationId, Arc<Mutex<()>>>);
 
 impl Default for LaneLocks {
     fn default() -> Self {
-        Self(Cache::builder().time_to_idle(std::time::Duration::from_mins(10)).build())
+        Self(Cache::builder().time_to_idle(Duration::from_mins(10)).build())
     }
 }
 
