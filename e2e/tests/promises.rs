@@ -12,7 +12,7 @@ use crate::{
     world::{System, World},
 };
 
-mod accidents;
+pub(crate) mod accidents;
 mod crashes;
 mod cuts;
 mod deadlines;

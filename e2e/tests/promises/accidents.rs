@@ -141,7 +141,7 @@ async fn put_in_order(system: &System) {
 
 /// Waits for what nothing announces.
 #[track_caller]
-pub(super) fn until(what: &str, holds: impl AsyncFnMut() -> bool) -> impl Future<Output = ()> {
+pub(crate) fn until(what: &str, holds: impl AsyncFnMut() -> bool) -> impl Future<Output = ()> {
     until_within(PATIENCE, what, holds)
 }
 
