@@ -1,10 +1,10 @@
 //! MCP configurations as people keep them: replaced under a tag, secrets kept or replaced in place,
-//! tools filtered, servers switched off, and all of it obeyed by every worker at once.
+//! tools filtered, servers switched off, and all of it obeyed by every worker that has heard of it.
 
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::world::{Answer, Client};
+use crate::world::{Answer, Client, System};
 
 mod accepting;
 mod fields;
@@ -21,9 +21,11 @@ fn item(id: &str) -> String {
     format!("{CONFIGURATIONS}/{id}")
 }
 
-/// Replaces one, whatever there is.
-async fn replace(client: &Client, id: &str, body: &Value) -> Answer {
-    replace_if(client, id, Some("*"), body).await
+/// Replaces one, whatever there is, and waits until every worker has heard of it.
+async fn replace(system: &System, client: &Client, id: &str, body: &Value) -> Answer {
+    let answer = replace_if(client, id, Some("*"), body).await;
+    system.configurations_are_known().await;
+    answer
 }
 
 /// Replaces one, if it is this generation.

@@ -234,6 +234,7 @@ pub(crate) async fn a_changed_program_starts_in_an_empty_directory(system: Arc<S
         changed["timeout_ms"] = 60_000.into();
         let changed = tenant.admin.put(&format!("{CONFIGURATIONS}/{id}"), "*", &changed).await;
         assert_eq!(changed.status, 200, "{}", changed.text);
+        system.configurations_are_known().await;
         assert_eq!(said(&tenant, "files", "list_files", json!({})).await, json!([]));
     };
     let (slept, ()) = tokio::join!(sleeping, changing);
@@ -254,6 +255,7 @@ pub(crate) async fn a_configuration_may_turn_into_a_program_and_back(system: Arc
         assert_eq!(answer.status, 200, "{}", answer.text);
         let shown = answer.json();
         assert_eq!(shown["catalogue"].is_null(), !shown["endpoint"].is_null(), "{shown}");
+        system.configurations_are_known().await;
         let answer = tenant.call("changing", tool, arguments).await;
         assert_eq!(answer.status, 200, "{}", answer.text);
     }
@@ -324,6 +326,7 @@ pub(crate) async fn a_removed_configuration_ends_its_program_and_takes_its_works
     assert_eq!(workspaces_of(&system, &id).len(), 1);
     let removed = tenant.admin.delete(&format!("{CONFIGURATIONS}/{id}")).await;
     assert_eq!(removed.status, 204, "{}", removed.text);
+    system.configurations_are_known().await;
     // The workers learn of it with the next call that names it.
     tenant.call("files", "echo", json!({ "text": "x" })).await.problem(404, "unknown");
     until("the workspace's end", || workspaces_of(&system, &id).is_empty()).await;

@@ -21,6 +21,7 @@ use uuid::Uuid;
 use crate::{faulty::Faulty, promises::recorder::Recorder, servers::Servers};
 
 mod bus;
+mod metrics;
 
 /// No wait of a test is meant to come near this; only a hang does.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);

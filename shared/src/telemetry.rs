@@ -165,6 +165,10 @@ fn describe() {
     describe_gauge!("switchboard_upstream_connections", "MCP clients kept open.");
     describe_counter!("switchboard_egress_refused_total", "Outbound requests the egress guard refused, by reason.");
     describe_counter!("switchboard_authentication_refused_total", "Requests refused for their token, by reason.");
+    describe_gauge!(
+        "switchboard_state_revision",
+        "How far the process's copy of a bucket of the shared state goes; the highest among all processes is the latest."
+    );
     describe_gauge!("switchboard_lanes_open", "Lanes the controller keeps open.");
     describe_gauge!("switchboard_build_info", "Always 1; the version is a label.");
     metrics::gauge!("switchboard_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);

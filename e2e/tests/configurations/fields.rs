@@ -47,12 +47,12 @@ pub(crate) async fn a_denied_tool_is_neither_listed_nor_pinned_nor_called(system
             .expect("the pins");
         assert_eq!(pinned, [TOOL], "{via}");
         // Another filter holds at once, for tools pinned before too.
-        assert_eq!(replace(&tenant.admin, &id, &filter(json!({ "deny": [TOOL] }))).await.status, 200);
+        assert_eq!(replace(&system, &tenant.admin, &id, &filter(json!({ "deny": [TOOL] }))).await.status, 200);
         tenant.call(via, TOOL, json!({ "text": "x" })).await.problem(404, "unknown");
         assert_eq!(tenant.call(via, FOREIGN_TOOL, json!({ "text": "x" })).await.status, 200);
         assert_eq!(names(&listed(&tenant.user, &id).await.json()), [FOREIGN_TOOL], "{via}");
         assert_eq!(calls(&system, &path), 2, "{via}");
-        assert_eq!(replace(&tenant.admin, &id, &body).await.status, 200);
+        assert_eq!(replace(&system, &tenant.admin, &id, &body).await.status, 200);
         assert_eq!(names(&listed(&tenant.user, &id).await.json()).len(), 2, "{via}");
     }
 }
@@ -64,13 +64,13 @@ pub(crate) async fn a_disabled_server_is_not_asked_until_it_is_enabled(system: A
         let body = server(via, via, &system.faulty.url(&path));
         let id = tenant.register(via, &system.faulty.url(&path), json!({ "via": via })).await;
         assert_eq!(tenant.call(via, TOOL, json!({ "text": "x" })).await.status, 200);
-        let off = replace(&tenant.admin, &id, &with(&body, json!({ "enabled": false }))).await;
+        let off = replace(&system, &tenant.admin, &id, &with(&body, json!({ "enabled": false }))).await;
         assert_eq!(off.json()["enabled"], false, "{}", off.text);
         let before = system.faulty.recorded(&path).len();
         tenant.call(via, TOOL, json!({ "text": "x" })).await.problem(409, "conflict");
         listed(&tenant.user, &id).await.problem(409, "conflict");
         assert_eq!(system.faulty.recorded(&path).len(), before, "{via}");
-        assert_eq!(replace(&tenant.admin, &id, &body).await.json()["enabled"], true);
+        assert_eq!(replace(&system, &tenant.admin, &id, &body).await.json()["enabled"], true);
         assert_eq!(tenant.call(via, TOOL, json!({ "text": "x" })).await.status, 200);
     }
 }

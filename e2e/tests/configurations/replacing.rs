@@ -56,13 +56,13 @@ pub(crate) async fn a_configuration_is_replaced_by_whoever_read_its_latest_gener
     // One of several tags, or none in particular.
     let several = format!("\"999\", {}", tag(&replaced));
     assert_eq!(replace_if(&tenant.admin, &id, Some(&several), &new).await.status, 200);
-    assert_eq!(replace(&tenant.admin, &id, &new).await.status, 200);
+    assert_eq!(replace(&system, &tenant.admin, &id, &new).await.status, 200);
 
     let delete = |tag: String| tenant.admin.request(Method::DELETE, &item(&id)).header("if-match", tag);
     tenant.admin.send(delete(tag(&replaced))).await.problem(412, "stale");
     let latest = tag(&tenant.admin.get(&item(&id)).await);
     assert_eq!(tenant.admin.send(delete(latest)).await.status, 204);
-    replace(&tenant.admin, &id, &new).await.problem(404, "unknown");
+    replace(&system, &tenant.admin, &id, &new).await.problem(404, "unknown");
 }
 
 pub(crate) async fn of_many_who_replace_the_same_generation_one_wins(system: Arc<System>) {
@@ -85,7 +85,7 @@ pub(crate) async fn a_name_is_unique_within_its_scope_on_replacing_too(system: A
     let tenant = system.organization().await;
     let id = tenant.register("mine", &system.demo_url, json!({})).await;
     let taken = server("native", "demo", &system.demo_url);
-    let answer = replace(&tenant.admin, &id, &taken).await;
+    let answer = replace(&system, &tenant.admin, &id, &taken).await;
     assert_eq!(answer.problem(409, "conflict")["field"], "name");
     assert_eq!(tenant.admin.get(&item(&id)).await.json()["name"], "mine");
     // A member's own names are others.
@@ -93,14 +93,14 @@ pub(crate) async fn a_name_is_unique_within_its_scope_on_replacing_too(system: A
     assert_eq!(made.status, 201, "{}", made.text);
     let own = made.json()["id"].as_str().expect("an id").to_owned();
     // A configuration stays where it is, and saying so is fine.
-    let moved = replace(&tenant.user, &own, &with(&taken, json!({ "scope": "organization" }))).await;
+    let moved = replace(&system, &tenant.user, &own, &with(&taken, json!({ "scope": "organization" }))).await;
     assert_eq!(moved.problem(400, "invalid")["field"], "scope");
-    assert_eq!(replace(&tenant.user, &own, &with(&taken, json!({ "scope": "user" }))).await.status, 200);
+    assert_eq!(replace(&system, &tenant.user, &own, &with(&taken, json!({ "scope": "user" }))).await.status, 200);
     // Whose it is not, cannot: unknown where it cannot be seen, forbidden where it can.
-    replace(&tenant.admin, &own, &taken).await.problem(404, "unknown");
-    replace(&tenant.user, &id, &server("native", "theirs", &system.demo_url)).await.problem(403, "forbidden");
-    replace(&tenant.admin, &Uuid::now_v7().to_string(), &taken).await.problem(404, "unknown");
-    let answer = replace(&tenant.admin, "no-id", &taken).await;
+    replace(&system, &tenant.admin, &own, &taken).await.problem(404, "unknown");
+    replace(&system, &tenant.user, &id, &server("native", "theirs", &system.demo_url)).await.problem(403, "forbidden");
+    replace(&system, &tenant.admin, &Uuid::now_v7().to_string(), &taken).await.problem(404, "unknown");
+    let answer = replace(&system, &tenant.admin, "no-id", &taken).await;
     assert_eq!(answer.problem(400, "invalid")["field"], "id");
 }
 
@@ -135,7 +135,7 @@ pub(crate) async fn a_replaced_configuration_is_obeyed_at_once_and_its_older_cli
         let id = tenant.register(via, &system.faulty.url(&path), json!({ "via": via })).await;
         assert_eq!(tenant.call(via, TOOL, json!({ "text": "x" })).await.status, 200);
         let moved = with(&body, json!({ "endpoint": system.faulty.url(&other) }));
-        let replaced = replace(&tenant.admin, &id, &moved).await;
+        let replaced = replace(&system, &tenant.admin, &id, &moved).await;
         assert_eq!(replaced.status, 200, "{}", replaced.text);
         // Nobody asks again: the worker is told.
         let goodbye = async {

@@ -43,7 +43,7 @@ pub(crate) async fn a_secret_is_kept_unless_it_is_given_again_and_then_replaced_
         assert_eq!(made.status, 201, "{}", made.text);
         let id = made.json()["id"].as_str().expect("an id").to_owned();
         let put = async |body: &Value| {
-            let replaced = replace(&tenant.admin, &id, body).await;
+            let replaced = replace(&system, &tenant.admin, &id, body).await;
             assert_eq!(replaced.status, 200, "{}", replaced.text);
             assert!(!replaced.text.contains(BEARER), "{}", replaced.text);
             replaced.json()["auth"].clone()
@@ -82,7 +82,7 @@ pub(crate) async fn a_secret_is_kept_unless_it_is_given_again_and_then_replaced_
             (json!({ "type": "bearer" }), "auth.token"),
             (json!({ "type": "header", "name": "X-Api-Key" }), "auth.value"),
         ] {
-            let answer = replace(&tenant.admin, &id, &with(&body, json!({ "auth": auth }))).await;
+            let answer = replace(&system, &tenant.admin, &id, &with(&body, json!({ "auth": auth }))).await;
             assert_eq!(answer.problem(400, "invalid")["field"], field, "there is nothing to keep");
         }
         put(&bearer(BEARER)).await;
@@ -99,15 +99,15 @@ pub(crate) async fn a_secret_does_not_follow_its_configuration_to_another_server
     let id = tenant.register("own", &system.servers.protected_url, auth.clone()).await;
     let before = tenant.admin.get(&item(&id)).await;
     for auth in [json!({}), json!({ "auth": { "type": "bearer" } })] {
-        let answer = replace(&tenant.admin, &id, &with(&server("native", "own", &thief), auth)).await;
+        let answer = replace(&system, &tenant.admin, &id, &with(&server("native", "own", &thief), auth)).await;
         assert_eq!(answer.problem(400, "invalid")["field"], "auth");
     }
     assert_eq!(tenant.admin.get(&item(&id)).await.text, before.text);
     // Another path of the same server keeps it; another server gets what is given for it.
     let elsewhere = format!("{}?tenant=1", system.servers.protected_url);
-    assert_eq!(replace(&tenant.admin, &id, &server("native", "own", &elsewhere)).await.status, 200);
+    assert_eq!(replace(&system, &tenant.admin, &id, &server("native", "own", &elsewhere)).await.status, 200);
     let given = json!({ "auth": { "type": "bearer", "token": "for-the-other-server" } });
-    assert_eq!(replace(&tenant.admin, &id, &with(&server("native", "own", &thief), given)).await.status, 200);
+    assert_eq!(replace(&system, &tenant.admin, &id, &with(&server("native", "own", &thief), given)).await.status, 200);
     assert_eq!(tenant.call("own", TOOL, text()).await.status, 200);
     let asked = system.faulty.recorded(&path);
     assert!(!asked.is_empty());
@@ -141,7 +141,7 @@ pub(crate) async fn a_header_of_the_servers_own_carries_the_secret_to_it_and_now
             }
             // Renamed, its value stays.
             let renamed = with(&body, json!({ "auth": { "type": "header", "name": "X-Other-Key" } }));
-            let replaced = replace(&tenant.admin, &id, &renamed).await;
+            let replaced = replace(&system, &tenant.admin, &id, &renamed).await;
             assert_eq!(replaced.json()["auth"]["set_at"], auth["set_at"], "{}", replaced.text);
             assert_eq!(tenant.call(&name, TOOL, text()).await.status, 200);
             let renamed = system.faulty.recorded(&path).split_off(asked.len());
@@ -182,17 +182,17 @@ pub(crate) async fn what_the_server_said_to_a_secret_is_shown_and_is_no_change(s
         assert_eq!(shown(&tenant.user, &id, "valid").await, valid);
         // A wrong one; and one that says itself that it is over.
         for (token, state) in [("wr0ng-token", "refused"), ("e30.eyJleHAiOjEwMDAwMDAwMDB9.c2ln", "expired")] {
-            assert_eq!(replace(&tenant.admin, &id, &bearer(token)).await.json()["auth"]["state"], "unused");
+            assert_eq!(replace(&system, &tenant.admin, &id, &bearer(token)).await.json()["auth"]["state"], "unused");
             listed(&tenant.user, &id).await.problem(424, "reconnect");
             shown(&tenant.user, &id, state).await;
         }
         // What was seen holds for the address it was seen at.
-        assert_eq!(replace(&tenant.admin, &id, &bearer(BEARER)).await.status, 200);
+        assert_eq!(replace(&system, &tenant.admin, &id, &bearer(BEARER)).await.status, 200);
         assert_eq!(tenant.call(via, ECHO, text()).await.status, 200);
         shown(&tenant.user, &id, "valid").await;
         let renamed = with(&body, json!({ "description": "renamed" }));
-        assert_eq!(replace(&tenant.admin, &id, &renamed).await.json()["auth"]["state"], "valid");
+        assert_eq!(replace(&system, &tenant.admin, &id, &renamed).await.json()["auth"]["state"], "valid");
         let moved = with(&body, json!({ "endpoint": format!("{}?x=1", system.servers.protected_url) }));
-        assert_eq!(replace(&tenant.admin, &id, &moved).await.json()["auth"]["state"], "unused");
+        assert_eq!(replace(&system, &tenant.admin, &id, &moved).await.json()["auth"]["state"], "unused");
     }
 }

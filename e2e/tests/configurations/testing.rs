@@ -162,7 +162,7 @@ pub(crate) async fn a_trial_of_a_saved_configuration_pins_its_tools_and_notes_it
         system.eventually("the state of the secret", noted, &id).await;
         // A disabled server may be tried out: that is how one finds out.
         let off = with(&server(via, via, &system.faulty.url(&path)), json!({ "enabled": false }));
-        assert_eq!(super::replace(&tenant.admin, &id, &off).await.status, 200);
+        assert_eq!(super::replace(&system, &tenant.admin, &id, &off).await.status, 200);
         assert_eq!(stages(&try_out(&tenant.admin, &json!({ "configuration": id })).await).1, None);
     }
 }

@@ -74,18 +74,8 @@ impl Envelope {
 /// How often a pool's workers refused a message for a reason so far.
 async fn refusals(system: &System, pool: &str, reason: &str) -> u64 {
     let mut sum = 0;
-    for entry in std::fs::read_dir(&system.log_dir).expect("the logs") {
-        let path = entry.expect("an entry").path();
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        if !name.starts_with(&format!("{pool}-")) {
-            continue;
-        }
-        let log = std::fs::read_to_string(&path).expect("a log");
-        let started = log.lines().rev().find(|line| line.contains("worker started")).expect("a worker started");
-        let started: Value = serde_json::from_str(started).expect("a JSON line");
-        let address = started["ops"].as_str().expect("where its metrics are");
-        let metrics = system.http.get(format!("http://{address}/metrics")).send().await.expect("metrics");
-        let metrics = metrics.text().await.expect("metrics");
+    for worker in system.workers(pool) {
+        let Some(metrics) = system.metrics(&worker).await else { continue };
         let line = format!("switchboard_messages_refused_total{{reason=\"{reason}\"}} ");
         let count = metrics
             .lines()

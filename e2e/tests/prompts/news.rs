@@ -23,12 +23,7 @@ const AT_ONCE: usize = 16;
 
 /// How often a worker composed so far of what it kept.
 async fn kept(system: &System, worker: &str) -> u64 {
-    let log = std::fs::read_to_string(system.log_dir.join(format!("{worker}.log"))).expect("its log");
-    let started = log.lines().rev().find(|line| line.contains("worker started")).expect("it started");
-    let started: serde_json::Value = serde_json::from_str(started).expect("a JSON line");
-    let address = started["ops"].as_str().expect("where its metrics are");
-    let metrics = system.http.get(format!("http://{address}/metrics")).send().await.expect("metrics");
-    let metrics = metrics.text().await.expect("metrics");
+    let metrics = system.metrics(worker).await.expect("it runs");
     let count = "switchboard_prompts_compose_seconds_count{sources=\"kept\"} ";
     let count = metrics.lines().find_map(|line| line.strip_prefix(count));
     count.map_or(0, |count| count.parse().expect("a count"))

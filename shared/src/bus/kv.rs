@@ -25,6 +25,8 @@ const PUT_ATTEMPTS: usize = 5;
 const FORGET_EVERY: Duration = Duration::from_mins(1);
 /// How often a copy is compared with the bucket.
 const COMPARE_EVERY: Duration = Duration::from_secs(2);
+/// The pause before something that failed is tried again.
+const AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// A bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

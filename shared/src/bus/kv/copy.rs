@@ -4,6 +4,7 @@
 
 use std::{
     collections::HashMap,
+    ops::RangeInclusive,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
     time::{Duration, Instant},
 };
@@ -58,12 +59,35 @@ struct Complete {
 }
 
 /// How far the copy goes.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Seen {
+#[derive(Debug, Default)]
+struct Seen {
     /// When the bucket was made: a bucket that was lost and made anew counts from one again.
-    pub(super) created: String,
+    created: String,
     /// Every revision up to here was applied.
-    pub(super) revision: u64,
+    revision: u64,
+    /// And so was every one of these, heard beyond what is missing still.
+    beyond: Beyond,
+}
+
+/// The first and the last revision; nothing where both are zero.
+#[derive(Debug, Default)]
+struct Beyond(u64, u64);
+
+impl Seen {
+    /// Takes in revisions that were applied.
+    fn reach(&mut self, first: u64, last: u64) {
+        let Beyond(from, to) = self.beyond;
+        if first <= self.revision + 1 {
+            self.revision = self.revision.max(last);
+            if from <= self.revision + 1 {
+                self.revision = self.revision.max(to);
+            }
+        } else if first == to + 1 {
+            self.beyond = Beyond(from, last);
+        } else {
+            self.beyond = Beyond(first, last);
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -156,16 +180,16 @@ impl<T> State<T> {
         self.entries.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn lock_seen(&self) -> MutexGuard<'_, Seen> {
+    fn lock_seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One more in an unbroken row; a gap is filled by the next comparison.
-    pub(super) fn advance(&self, revision: u64) {
+    /// Notes that these revisions were applied; answers the one up to which all were. What is missing before
+    /// them is filled by the next comparison.
+    pub(super) fn advance(&self, applied: RangeInclusive<u64>) -> u64 {
         let mut seen = self.lock_seen();
-        if revision == seen.revision + 1 {
-            seen.revision = revision;
-        }
+        seen.reach(*applied.start(), *applied.end());
+        seen.revision
     }
 
     /// The revision up to which the copy of this bucket is complete; zero for another bucket than
@@ -174,7 +198,7 @@ impl<T> State<T> {
         let mut seen = self.lock_seen();
         if seen.created != created {
             let is_first = seen.created.is_empty();
-            *seen = Seen { created: created.to_owned(), revision: 0 };
+            *seen = Seen { created: created.to_owned(), ..Seen::default() };
             if !is_first {
                 let applied = {
                     let mut entries = self.write();
@@ -270,6 +294,25 @@ mod tests {
         assert_eq!(copy.since(seen), [("earlier".to_owned(), 2)]);
         apply(&copy, "later", 8, 3);
         assert_eq!(copy.get("later"), Some(1), "older news of one entry is no news");
+    }
+
+    #[test]
+    fn what_is_heard_while_it_compares_leaves_no_gap() {
+        let copy = Watch::<u32>::empty();
+        let advance = |applied| copy.state.advance(applied);
+        assert_eq!(copy.state.start_from("bucket"), 0);
+        assert_eq!(advance(1..=1), 1);
+        // 2 to 4 are being read while 5 and 6 are heard.
+        assert_eq!(advance(5..=5), 1, "2 to 4 are missing still");
+        assert_eq!(advance(6..=6), 1);
+        assert_eq!(advance(2..=4), 6, "5 and 6 need not be read again");
+        assert_eq!(advance(3..=5), 6, "what was read late takes nothing back");
+        assert_eq!(advance(9..=9), 6);
+        assert_eq!(advance(7..=7), 7, "8 is missing");
+        assert_eq!(advance(8..=8), 9);
+        assert_eq!(advance(12..=12), 9);
+        assert_eq!(copy.state.start_from("made anew"), 0);
+        assert_eq!(advance(1..=11), 11, "nothing holds of another bucket");
     }
 
     #[test]

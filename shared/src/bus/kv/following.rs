@@ -1,46 +1,61 @@
 //! Keeping a copy: changes as the server republishes them, and a comparison with the bucket that fills
 //! gaps and recognises a bucket made anew.
 
-use std::{ops::RangeInclusive, sync::Arc, time::Duration};
+use std::{ops::RangeInclusive, sync::Arc};
 
-use async_nats::Client;
+use async_nats::{Client, Subscriber};
 use base64::{Engine as _, prelude::BASE64_STANDARD as STANDARD};
 use bytes::Bytes;
 use futures::StreamExt;
 use serde::de::DeserializeOwned;
 
-use super::{
-    Bucket, COMPARE_EVERY, FORGET_EVERY,
-    copy::{Seen, State},
-};
+use super::{AGAIN_AFTER, Bucket, COMPARE_EVERY, FORGET_EVERY, copy::State};
 use crate::bus::{Bus, subject};
 
+/// Hears what changes while it compares: a comparison takes as long as the server takes to answer, and what
+/// changed meanwhile must be obeyed meanwhile.
 pub(super) async fn keep<T: DeserializeOwned>(bus: Bus, bucket: Bucket, state: Arc<State<T>>) {
     loop {
-        if let Err(cause) = follow(&bus, bucket, &state).await {
-            tracing::debug!(bucket = bucket.name(), %cause, "watching again");
+        // Before the first comparison, or what changes between the two is known to neither.
+        match bus.0.client.subscribe(format!("{}>", bucket.watch_prefix())).await {
+            Ok(news) => tokio::select! {
+                () = hear(bucket, &state, news) => {}
+                () = compare(&bus, bucket, &state) => {}
+            },
+            Err(cause) => tracing::debug!(bucket = bucket.name(), %cause, "watching again"),
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::sleep(AGAIN_AFTER).await;
     }
 }
 
-async fn follow<T: DeserializeOwned>(bus: &Bus, bucket: Bucket, state: &State<T>) -> anyhow::Result<()> {
-    let mut news = bus.0.client.subscribe(format!("{}>", bucket.watch_prefix())).await?;
+/// Until the subscription ends.
+async fn hear<T: DeserializeOwned>(bucket: Bucket, state: &State<T>, mut news: Subscriber) {
+    while let Some(message) = news.next().await {
+        if let Some(revision) = state.hear(bucket, &message) {
+            tell(bucket, state.advance(revision..=revision));
+        }
+    }
+}
+
+async fn compare<T: DeserializeOwned>(bus: &Bus, bucket: Bucket, state: &State<T>) {
     let mut compare = tokio::time::interval(COMPARE_EVERY);
     let mut forget = tokio::time::interval(FORGET_EVERY);
     let mut connections = bus.connections();
     loop {
         tokio::select! {
-            message = news.next() => {
-                let Some(message) = message else { anyhow::bail!("the subscription ended") };
-                if let Some(revision) = state.hear(bucket, &message) {
-                    state.advance(revision);
-                }
-            }
-            _ = compare.tick() => catch_up(bus, bucket, state).await?,
-            _ = forget.tick() => if let Some(age) = bucket.remembered_for() { state.forget(age) },
+            _ = compare.tick() => {}
             // What was said while the connection was gone was not heard.
-            Ok(()) = connections.changed() => catch_up(bus, bucket, state).await?,
+            Ok(()) = connections.changed() => {}
+            _ = forget.tick() => {
+                if let Some(age) = bucket.remembered_for() {
+                    state.forget(age);
+                }
+                continue;
+            }
+        }
+        if let Err(cause) = catch_up(bus, bucket, state).await {
+            tracing::debug!(bucket = bucket.name(), %cause, "comparing again");
+            compare.reset_after(AGAIN_AFTER);
         }
     }
 }
@@ -49,17 +64,26 @@ async fn follow<T: DeserializeOwned>(bus: &Bus, bucket: Bucket, state: &State<T>
 async fn catch_up<T: DeserializeOwned>(bus: &Bus, bucket: Bucket, state: &State<T>) -> anyhow::Result<()> {
     // As of before the question: a connection lost meanwhile leaves the answer in doubt.
     let losses = *bus.losses().borrow();
-    let last = last_revision(bus, bucket).await?;
-    let seen = state.start_from(&last.created);
-    if last.revision > seen {
-        read(&bus.0.client, subject::API_PREFIX, bucket, seen + 1..=last.revision, state).await?;
-        state.lock_seen().revision = last.revision;
+    let (created, last) = last_revision(bus, bucket).await?;
+    let mut seen = state.start_from(&created);
+    if last > seen {
+        let missing = seen + 1..=last;
+        read(&bus.0.client, subject::API_PREFIX, bucket, missing.clone(), state).await?;
+        seen = state.advance(missing);
     }
+    tell(bucket, seen);
     state.mark_complete(losses);
     Ok(())
 }
 
-async fn last_revision(bus: &Bus, bucket: Bucket) -> anyhow::Result<Seen> {
+/// Tells operators how far the copy goes.
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a floating-point number; exact up to 2^53")]
+fn tell(bucket: Bucket, revision: u64) {
+    metrics::gauge!("switchboard_state_revision", "bucket" => bucket.name()).set(revision as f64);
+}
+
+/// When the bucket was made, and its last revision.
+async fn last_revision(bus: &Bus, bucket: Bucket) -> anyhow::Result<(String, u64)> {
     #[derive(serde::Deserialize)]
     struct Info {
         created: Option<String>,
@@ -71,7 +95,7 @@ async fn last_revision(bus: &Bus, bucket: Bucket) -> anyhow::Result<Seen> {
     }
     let answer = bus.0.client.request(subject::api(&format!("STREAM.INFO.{}", bucket.stream())), Bytes::new()).await?;
     match serde_json::from_slice(&answer.payload)? {
-        Info { created: Some(created), state: Some(state) } => Ok(Seen { created, revision: state.last_seq }),
+        Info { created: Some(created), state: Some(state) } => Ok((created, state.last_seq)),
         _ => anyhow::bail!("the bucket does not exist yet"),
     }
 }

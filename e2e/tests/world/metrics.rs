@@ -1,0 +1,60 @@
+//! What processes tell of themselves, and how far each of them knows the shared state.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use shared::bus::kv::Bucket;
+
+use super::{PATIENCE, System};
+
+impl System {
+    /// The metrics of a worker, by the name of its log; `None` where it runs no more.
+    pub(crate) async fn metrics(&self, worker: &str) -> Option<String> {
+        let log = std::fs::read_to_string(self.log_dir.join(format!("{worker}.log"))).expect("its log");
+        let started = log.lines().rev().find(|line| line.contains("worker started")).expect("it started");
+        let started: Value = serde_json::from_str(started).expect("a JSON line");
+        let address = started["ops"].as_str().expect("where its metrics are");
+        match self.http.get(format!("http://{address}/metrics")).send().await {
+            Ok(answer) => Some(answer.text().await.expect("metrics")),
+            Err(error) if error.is_connect() => None,
+            Err(error) => panic!("{worker} does not tell its metrics: {error}"),
+        }
+    }
+
+    /// Every worker of a pool that was ever started, by the name of its log.
+    pub(crate) fn workers(&self, pool: &str) -> Vec<String> {
+        let logs = std::fs::read_dir(&self.log_dir).expect("the logs");
+        let names = logs.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned());
+        let is_one = |name: &str| name.strip_prefix(pool).is_some_and(|rest| rest.starts_with('-'));
+        names.filter_map(|name| name.strip_suffix(".log").filter(|name| is_one(name)).map(str::to_owned)).collect()
+    }
+
+    /// Waits until every tool worker knows what the others wrote of configurations until now: news travel by
+    /// another road than calls.
+    pub(crate) async fn configurations_are_known(&self) {
+        let latest = self.revision(Bucket::Configs).await;
+        let line = format!("switchboard_state_revision{{bucket=\"{}\"}} ", Bucket::Configs.name());
+        for worker in self.workers("tool") {
+            let known = async {
+                while let Some(metrics) = self.metrics(&worker).await {
+                    let known = metrics.lines().find_map(|found| found.strip_prefix(&line));
+                    if known.is_some_and(|known| known.parse::<u64>().expect("a revision") >= latest) {
+                        return;
+                    }
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            let waited = tokio::time::timeout(PATIENCE, known).await;
+            waited.unwrap_or_else(|_| panic!("{worker} never heard of revision {latest}"));
+        }
+    }
+
+    /// The latest revision of a bucket.
+    async fn revision(&self, bucket: Bucket) -> u64 {
+        let nats = self.nats("jetstream").await;
+        let question = format!("$JS.API.STREAM.INFO.{}", bucket.stream());
+        let answer = nats.request(question, "".into()).await.expect("JetStream answers");
+        let answer: Value = serde_json::from_slice(&answer.payload).expect("JSON");
+        answer["state"]["last_seq"].as_u64().unwrap_or_else(|| panic!("no revision: {answer}"))
+    }
+}
