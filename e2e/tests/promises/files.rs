@@ -146,11 +146,18 @@ pub(crate) async fn a_session_worker_killed_at_any_step_of_a_write_leaves_nothin
     }
 }
 
+/// The end of a worker's log.
+fn last_lines(system: &System, worker: &str) -> String {
+    let log = std::fs::read_to_string(system.log_dir.join(format!("{worker}.log"))).expect("its log");
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(8)..].join("\n")
+}
+
 pub(crate) async fn a_frozen_session_worker_leaves_no_part_behind_its_session(system: Arc<System>) {
     const WAITS: &str = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'switchboard_session' \
         AND wait_event_type = 'Lock' AND query LIKE '%session_files%'";
-    const FREE: &str = "SELECT count(*) FROM (SELECT FROM session_files WHERE organization_id = $1 AND state = 'writing' \
-        FOR UPDATE SKIP LOCKED) AS free";
+    const HELD: &str = "SELECT (SELECT count(*) FROM session_files WHERE organization_id = $1 AND state = 'writing') = 1 \
+        AND NOT EXISTS (SELECT FROM session_files WHERE organization_id = $1 AND state = 'writing' FOR UPDATE SKIP LOCKED)";
     let workspace = Workspace::open(&system.organization().await).await;
     workspace.write("f", b"kept").await;
     let stack = system.stack().await;
@@ -162,15 +169,16 @@ pub(crate) async fn a_frozen_session_worker_leaves_no_part_behind_its_session(sy
     lock.release().await;
     until_there_is(&system, &workspace, "state = 'writing'").await;
     let database = system.database("superuser").await;
-    until("whoever writes holds its row", async || {
-        let free = sqlx::query_scalar::<_, i64>(FREE).bind(workspace.organization).fetch_one(&database);
-        free.await.expect("a count") == 0
-    })
-    .await;
+    let is_held = async || {
+        let held = sqlx::query_scalar::<_, bool>(HELD).bind(workspace.organization).fetch_one(&database);
+        held.await.expect("an answer")
+    };
+    until("whoever writes holds its row", is_held).await;
     // One of the two is about to send the part, or has sent it to a server that does not read.
     for worker in WORKERS {
         stack.freeze(worker).expect("it runs");
     }
+    assert!(is_held().await, "whoever writes was done before it was frozen");
     stack.thaw("nats").expect("it is frozen");
     let other = stack.add_worker(Pool::Session).await.expect("it starts");
     let ended = sqlx::query(
@@ -179,10 +187,11 @@ pub(crate) async fn a_frozen_session_worker_leaves_no_part_behind_its_session(sy
     );
     let id: uuid::Uuid = workspace.id().parse().expect("a uuid");
     assert_eq!(ended.bind(id).execute(&database).await.expect("it runs").rows_affected(), 1);
-    until("whoever removes the workspace waits for whoever writes", async || {
+    let waits = until("whoever removes the workspace waits for whoever writes", async || {
+        assert!(is_held().await, "whoever writes let go of its row: {}", last_lines(&system, &other));
         sqlx::query_scalar::<_, i64>(WAITS).fetch_one(&database).await.expect("a count") > 0
-    })
-    .await;
+    });
+    waits.await;
     every_part_has_its_row(&system, workspace.organization).await;
     for worker in WORKERS {
         stack.thaw(worker).expect("it is frozen");
