@@ -64,7 +64,7 @@ struct Stage {
 pub fn run(full: bool) -> Result<()> {
     let began = Instant::now();
     let places = Places::find()?;
-    let groups: [&[Check<'_>]; 9] = [
+    let groups: [&[Check<'_>]; 8] = [
         &[("set-up", &|| {
             setup()?;
             everything::ensure(&places, Progress::Lines).map(|_| Verdict::Passed)
@@ -78,8 +78,8 @@ pub fn run(full: bool) -> Result<()> {
             again.env("SWITCHBOARD_FORCE_FASTMCP", "1");
             call(with_counts(&mut again, full))
         })],
-        &[(FUZZING, &|| fuzz::run(&places, full))],
         &[
+            (FUZZING, &|| fuzz::run(&places, full)),
             ("Rust style", &|| rust_style(&places)),
             ("Python tests", &|| call_beside(with_counts(python(&places).args(["-m", "pytest", "-q"]), full))),
         ],

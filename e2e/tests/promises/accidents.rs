@@ -70,14 +70,11 @@ macro_rules! staged {
     };
 }
 
-/// The tests that break a system of [`pairs`] which serves calls and sessions, each on what the one before
-/// has left.
-pub(super) fn of_calls_and_sessions(world: &Breakable) -> Vec<Trial> {
-    staged!(world;
-        crashes {
-            a_killed_workers_calls_are_repeated_or_told_as_unknown,
-            a_frozen_worker_does_nothing_for_slots_given_away,
-        }
+/// The tests that break systems of [`pairs`], each on what the one before has left. The systems stand side by
+/// side, since most of what happens here is waiting; these take about as long as each other.
+pub(super) fn by_system() -> [(Breakable, Vec<Trial>); 4] {
+    let [calls, crashes, writes, files] = std::array::from_fn(|_| Breakable::new());
+    let of_calls = staged!(calls;
         drains {
             a_worker_that_is_told_to_stop_loses_no_call,
             a_gateway_that_is_told_to_stop_loses_no_call,
@@ -98,6 +95,12 @@ pub(super) fn of_calls_and_sessions(world: &Breakable) -> Vec<Trial> {
             a_cut_of_one_of_a_workers_connections_heals,
             a_cut_between_nats_and_a_pool_that_runs_no_calls_stops_none,
         }
+    );
+    let of_crashes = staged!(crashes;
+        crashes {
+            a_killed_workers_calls_are_repeated_or_told_as_unknown,
+            a_frozen_worker_does_nothing_for_slots_given_away,
+        }
         sessions {
             a_session_worker_killed_at_any_step_leaves_nothing_half_done,
             sessions_under_load_survive_many_killed_workers,
@@ -110,19 +113,20 @@ pub(super) fn of_calls_and_sessions(world: &Breakable) -> Vec<Trial> {
             without_postgresql_known_servers_are_called_and_the_trail_is_kept,
             without_a_controller_open_lanes_go_on_and_new_ones_wait_for_it,
         }
-    )
-}
-
-/// The same for files, which take as long as all others.
-pub(super) fn of_files(world: &Breakable) -> Vec<Trial> {
-    staged!(world;
+    );
+    let of_writes = staged!(writes;
         files {
             a_session_worker_killed_at_any_step_of_a_write_leaves_nothing_half_written,
-            files_survive_many_killed_session_workers,
-            a_frozen_session_worker_leaves_no_part_behind_its_session,
             without_postgresql_or_nats_files_are_refused_and_then_there_again,
         }
-    )
+    );
+    let of_files = staged!(files;
+        files {
+            files_survive_many_killed_session_workers,
+            a_frozen_session_worker_leaves_no_part_behind_its_session,
+        }
+    );
+    [(calls, of_calls), (crashes, of_crashes), (writes, of_writes), (files, of_files)]
 }
 
 async fn put_in_order(system: &System) {
