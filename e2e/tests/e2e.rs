@@ -115,6 +115,7 @@ fn main() -> ExitCode {
             a_call_finds_a_tool_that_nobody_listed_before,
             the_right_token_opens_a_protected_server_and_is_never_shown,
             a_wrong_or_missing_token_asks_to_reconnect_and_is_never_shown,
+            what_servers_are_asked_is_measured_by_client_and_end,
             a_definition_that_changes_after_pinning_is_listed_as_changed_and_not_called,
             arguments_that_break_the_pinned_schema_do_not_reach_the_server,
             every_failure_of_a_server_has_its_documented_fault_in_time,

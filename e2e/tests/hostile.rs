@@ -169,8 +169,10 @@ pub(crate) async fn no_hostile_address_can_be_registered(system: Arc<System>) {
 }
 
 pub(crate) async fn a_hostile_address_that_got_into_the_database_is_refused_at_the_call(system: Arc<System>) {
+    const REFUSED: &str = "switchboard_egress_refused_total{";
     let (tenant, traps) = (system.organization().await, Traps::set().await);
     let database = system.database("superuser").await;
+    let (before, mut refused) = (system.measured("tool", REFUSED).await, 0);
     for (index, address) in all(&system, traps.port).iter().enumerate() {
         for via in BOTH {
             let name = format!("h{index}.{via}");
@@ -181,8 +183,11 @@ pub(crate) async fn a_hostile_address_that_got_into_the_database_is_refused_at_t
             let answer = tenant.call(&name, "echo", json!({ "text": "x" })).await;
             assert_eq!(answer.status, 400, "{address} via {via}: {}", answer.text);
             assert_eq!(answer.problem(400, "invalid")["field"], "endpoint", "{address}: {}", answer.text);
+            refused += 1;
         }
     }
+    let counted = system.measured("tool", REFUSED).await - before;
+    assert!(counted >= refused, "operators see {counted} of {refused} refusals");
     traps.assert_empty().await;
 }
 

@@ -327,7 +327,6 @@ pub(crate) async fn a_removed_configuration_ends_its_program_and_takes_its_works
     let removed = tenant.admin.delete(&format!("{CONFIGURATIONS}/{id}")).await;
     assert_eq!(removed.status, 204, "{}", removed.text);
     system.configurations_are_known().await;
-    // The workers learn of it with the next call that names it.
     tenant.call("files", "echo", json!({ "text": "x" })).await.problem(404, "unknown");
     until("the workspace's end", || workspaces_of(&system, &id).is_empty()).await;
 }

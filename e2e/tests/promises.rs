@@ -1,6 +1,6 @@
 //! The queue's promises (docs/queue.md), each shown on a real system. They run after everything else and
 //! one at a time, since what they measure should not be another test; only those about accidents, which
-//! wait more than they do, run on two systems side by side. Small counts unless `SWITCHBOARD_FULL` is set.
+//! wait more than they do, run on four systems side by side. Small counts unless `SWITCHBOARD_FULL` is set.
 
 use std::{panic::AssertUnwindSafe, sync::Arc};
 

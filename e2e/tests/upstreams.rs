@@ -3,10 +3,12 @@
 
 use std::sync::Arc;
 
+use futures::future::join_all;
 use serde_json::{Value, json};
 use stack::issuer::Role;
 
 use crate::{
+    faulty::TOOL,
     servers::{BEARER, stats},
     world::{Answer, Client, System, Tenant},
 };
@@ -155,6 +157,27 @@ fn assert_nowhere_in_logs(system: &System, secret: &str) {
         logs += 1;
     }
     assert!(logs >= 8, "only {logs} logs were found");
+}
+
+pub(crate) async fn what_servers_are_asked_is_measured_by_client_and_end(system: Arc<System>) {
+    let tenant = system.organization().await;
+    for via in BOTH {
+        let client = if system.through_fastmcp { "fastmcp" } else { via };
+        let requests = |end: &str| format!("switchboard_upstream_requests_total{{client=\"{client}\",end=\"{end}\"}}");
+        let took = format!("switchboard_upstream_request_seconds_count{{client=\"{client}\"}}");
+        let figures = [requests("done"), requests("reconnect"), took];
+        let measured = async || join_all(figures.iter().map(|figure| system.measured("tool", figure))).await;
+        let before = measured().await;
+        let refusing = format!("{via}.refusing");
+        tenant.register(via, &system.demo_url, json!({ "via": via })).await;
+        tenant.register(&refusing, &system.faulty.url("/late/status/401"), json!({ "via": via })).await;
+        assert_eq!(tenant.call(via, "echo", json!({ "text": "x" })).await.status, 200);
+        tenant.call(&refusing, TOOL, json!({})).await.problem(424, "reconnect");
+        let after = measured().await;
+        assert!(before.iter().zip(&after).all(|(before, after)| after > before), "{via}: {before:?}, {after:?}");
+        let open = format!("switchboard_upstream_connections{{client=\"{client}\"}}");
+        assert!(system.measured("tool", &open).await > 0, "{via}: no client is open");
+    }
 }
 
 pub(crate) async fn a_definition_that_changes_after_pinning_is_listed_as_changed_and_not_called(system: Arc<System>) {

@@ -160,10 +160,17 @@ fn describe() {
         "switchboard_audit_events_total",
         "Audit events, by what became of them; one that cannot be kept is counted at each try."
     );
-    describe_counter!("switchboard_upstream_requests_total", "Requests to MCP servers, by client and how they ended.");
-    describe_histogram!("switchboard_upstream_request_seconds", Unit::Seconds, "Time MCP servers took to answer.");
-    describe_gauge!("switchboard_upstream_connections", "MCP clients kept open.");
-    describe_counter!("switchboard_egress_refused_total", "Outbound requests the egress guard refused, by reason.");
+    describe_counter!(
+        "switchboard_upstream_requests_total",
+        "Calls and lists asked of MCP servers, by client and how they ended."
+    );
+    describe_histogram!(
+        "switchboard_upstream_request_seconds",
+        Unit::Seconds,
+        "Time MCP servers took to answer, by client."
+    );
+    describe_gauge!("switchboard_upstream_connections", "MCP clients kept open, by client.");
+    describe_counter!("switchboard_egress_refused_total", "Addresses the egress guard refused, by reason.");
     describe_counter!("switchboard_authentication_refused_total", "Requests refused for their token, by reason.");
     describe_gauge!(
         "switchboard_state_revision",

@@ -1,5 +1,5 @@
 //! `cargo dev test`: every check of the repository, with a table at the end. They run one after the other, but for the
-//! Python tests: they keep one core busy, and run beside the lints.
+//! Python tests, which keep one core busy: fuzzing and lints run beside them.
 //!
 //! A stage that fails does not stop the others, except where they stand on it: without the set-up or the build there is
 //! nothing to test.

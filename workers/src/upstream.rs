@@ -5,6 +5,7 @@
 mod failure;
 pub mod fastmcp;
 mod listing;
+mod meters;
 mod native;
 mod parameters;
 mod specification;
@@ -12,7 +13,11 @@ mod specification;
 mod tests;
 mod trying;
 
-use std::{future::ready, sync::Arc, time::Duration};
+use std::{
+    future::ready,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures::{FutureExt, future::Either};
 use moka::{future::Cache, policy::EvictionPolicy};
@@ -26,7 +31,7 @@ use shared::{
 use tokio_util::task::TaskTracker;
 
 pub(crate) use self::failure::printable;
-use self::{fastmcp::Service, native::Native};
+use self::{fastmcp::Service, meters::Meters, native::Native};
 pub use self::{
     fastmcp::{
         FastMcpConfig,
@@ -91,6 +96,7 @@ pub struct Client {
     kind: Kind,
     // The calls that run: a client that is put out ends after them.
     calls: TaskTracker,
+    meters: Meters,
 }
 
 #[derive(Debug)]
@@ -100,34 +106,46 @@ enum Kind {
 }
 
 impl Client {
+    fn of(kind: Kind) -> Self {
+        let meters = Meters::of(match kind {
+            Kind::Native(_) => "native",
+            Kind::FastMcp(_) => "fastmcp",
+        });
+        Self { kind, calls: TaskTracker::new(), meters }
+    }
+
     /// Calls a tool; the answer is the raw `result` object, byte for byte. A result with
     /// `isError` is a result. Dropping the future cancels the call on the server. The call is
     /// never sent twice, except where the server refused it unread.
     pub async fn call(&self, request: CallRequest<'_>) -> Result<Raw, Fault> {
-        let _running = self.calls.token();
-        match &self.kind {
+        let (_running, started) = (self.calls.token(), Instant::now());
+        let ended = match &self.kind {
             Kind::Native(native) => native.call(&request).await,
             Kind::FastMcp(remote) => remote.call(&request).await,
-        }
+        };
+        self.meters.count(started, &ended);
+        ended
     }
 
     /// Every tool's definition as the server wrote it, all pages: at most 64 pages, 10,000 tools
     /// and 8 MiB.
     pub async fn list_tools(&self, deadline: Deadline, request_id: &str) -> Result<Vec<Raw>, Fault> {
-        let _running = self.calls.token();
-        match &self.kind {
-            Kind::Native(native) => native.list_tools(deadline, request_id, false).await,
-            Kind::FastMcp(remote) => remote.list_tools(deadline, request_id).await,
-        }
+        self.list(deadline, request_id, false).await
     }
 
     /// The same with the tools that cannot be called, for telling somebody why.
     pub async fn list_everything(&self, deadline: Deadline, request_id: &str) -> Result<Vec<Raw>, Fault> {
-        let _running = self.calls.token();
-        match &self.kind {
-            Kind::Native(native) => native.list_tools(deadline, request_id, true).await,
+        self.list(deadline, request_id, true).await
+    }
+
+    async fn list(&self, deadline: Deadline, request_id: &str, everything: bool) -> Result<Vec<Raw>, Fault> {
+        let (_running, started) = (self.calls.token(), Instant::now());
+        let ended = match &self.kind {
+            Kind::Native(native) => native.list_tools(deadline, request_id, everything).await,
             Kind::FastMcp(remote) => remote.list_tools(deadline, request_id).await,
-        }
+        };
+        self.meters.count(started, &ended);
+        ended
     }
 
     /// Closes once nobody uses it any more.
@@ -230,7 +248,7 @@ impl Upstreams {
             let opened = self.0.open(specification, &digest).await;
             let outcome = if opened.is_ok() { "ok" } else { "failed" };
             metrics::counter!("switchboard_upstream_connects_total", "outcome" => outcome).increment(1);
-            opened.map(|kind| Arc::new(Client { kind, calls: TaskTracker::new() }))
+            opened.map(|kind| Arc::new(Client::of(kind)))
         });
         // Boxed: a future that almost no call needs, larger than all that it needs.
         let opened = Box::pin(self.0.open.try_get_with(key, opening)).await;

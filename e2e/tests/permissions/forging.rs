@@ -73,17 +73,7 @@ impl Envelope {
 
 /// How often a pool's workers refused a message for a reason so far.
 async fn refusals(system: &System, pool: &str, reason: &str) -> u64 {
-    let mut sum = 0;
-    for worker in system.workers(pool) {
-        let Some(metrics) = system.metrics(&worker).await else { continue };
-        let line = format!("switchboard_messages_refused_total{{reason=\"{reason}\"}} ");
-        let count = metrics
-            .lines()
-            .find_map(|found| found.strip_prefix(&line))
-            .map_or(0, |count| count.parse().expect("a count"));
-        sum += count;
-    }
-    sum
+    system.measured(pool, &format!("switchboard_messages_refused_total{{reason=\"{reason}\"}}")).await
 }
 
 async fn eventually_refused(system: &System, pool: &str, reason: &str, wanted: u64) {

@@ -8,7 +8,7 @@ use shared::bus::kv::Bucket;
 use super::{PATIENCE, System};
 
 impl System {
-    /// The metrics of a worker, by the name of its log; `None` where it runs no more.
+    /// The metrics of a worker, by the name of its log; `None` where it has just ended.
     pub(crate) async fn metrics(&self, worker: &str) -> Option<String> {
         let log = std::fs::read_to_string(self.log_dir.join(format!("{worker}.log"))).expect("its log");
         let started = log.lines().rev().find(|line| line.contains("worker started")).expect("it started");
@@ -21,12 +21,23 @@ impl System {
         }
     }
 
-    /// Every worker of a pool that was ever started, by the name of its log.
-    pub(crate) fn workers(&self, pool: &str) -> Vec<String> {
-        let logs = std::fs::read_dir(&self.log_dir).expect("the logs");
-        let names = logs.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned());
-        let is_one = |name: &str| name.strip_prefix(pool).is_some_and(|rest| rest.starts_with('-'));
-        names.filter_map(|name| name.strip_suffix(".log").filter(|name| is_one(name)).map(str::to_owned)).collect()
+    /// The workers of a pool that run, by the names of their logs.
+    async fn workers(&self, pool: &str) -> Vec<String> {
+        let running = self.stack().await.supervisor().running();
+        let is_one = |name: &String| name.strip_prefix(pool).is_some_and(|rest| rest.starts_with('-'));
+        running.into_iter().map(|(name, _)| name).filter(is_one).collect()
+    }
+
+    /// The sum of whole numbers over the workers of a pool and all metrics that begin so.
+    pub(crate) async fn measured(&self, pool: &str, metric: &str) -> u64 {
+        let mut sum = 0;
+        for worker in self.workers(pool).await {
+            let Some(metrics) = self.metrics(&worker).await else { continue };
+            let lines = metrics.lines().filter(|line| line.starts_with(metric));
+            let values = lines.map(|line| line.rsplit_once(' ').expect("a value").1);
+            sum += values.map(|value| value.parse::<u64>().expect("a whole number")).sum::<u64>();
+        }
+        sum
     }
 
     /// Waits until every tool worker knows what the others wrote of configurations until now: news travel by
@@ -34,7 +45,7 @@ impl System {
     pub(crate) async fn configurations_are_known(&self) {
         let latest = self.revision(Bucket::Configs).await;
         let line = format!("switchboard_state_revision{{bucket=\"{}\"}} ", Bucket::Configs.name());
-        for worker in self.workers("tool") {
+        for worker in self.workers("tool").await {
             let known = async {
                 while let Some(metrics) = self.metrics(&worker).await {
                     let known = metrics.lines().find_map(|found| found.strip_prefix(&line));

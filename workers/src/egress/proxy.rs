@@ -214,8 +214,9 @@ fn plain(status: StatusCode, sentence: &'static str) -> Response<Body> {
     response
 }
 
-fn refusal(refused: Refused) -> Response<Body> {
+pub(super) fn refusal(refused: Refused) -> Response<Body> {
     let reason = refused.reason();
+    refused.count();
     tracing::info!(reason, "the egress proxy refused a request");
     let mut response = plain(StatusCode::FORBIDDEN, refused.message());
     response.headers_mut().insert(REFUSED_HEADER, HeaderValue::from_static(reason));

@@ -65,6 +65,11 @@ impl Refused {
         }
     }
 
+    /// Tells operators of it, wherever it ends something.
+    pub(super) fn count(self) {
+        metrics::counter!("switchboard_egress_refused_total", "reason" => self.reason()).increment(1);
+    }
+
     /// The reason with this label.
     pub fn from_reason(label: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|refused| refused.reason() == label)
@@ -97,6 +102,7 @@ impl Error for Refused {}
 
 impl From<Refused> for Fault {
     fn from(refused: Refused) -> Self {
+        refused.count();
         Self::invalid("endpoint", refused.message())
     }
 }
@@ -115,6 +121,17 @@ mod tests {
         for refused in Refused::ALL {
             assert_eq!(Refused::from_reason(refused.reason()), Some(refused));
         }
+    }
+
+    #[test]
+    fn what_ends_a_request_is_counted_and_so_is_what_the_proxy_refuses() {
+        let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+        metrics::with_local_recorder(&recorder, || {
+            let _ = Fault::from(Refused::Metadata);
+            let _ = crate::egress::proxy::refusal(Refused::Metadata);
+        });
+        let said = recorder.handle().render();
+        assert!(said.contains("switchboard_egress_refused_total{reason=\"metadata\"} 2"), "{said}");
     }
 
     #[test]

@@ -6,7 +6,6 @@ use shared::{
     Code, Fault,
     command::configurations::{Credential, Stage},
 };
-use tokio_util::task::TaskTracker;
 use url::Url;
 
 use super::{Client, Inner, Kind, Specification, Upstreams, native::Native};
@@ -82,7 +81,7 @@ impl Inner {
 }
 
 fn client(kind: Kind) -> Arc<Client> {
-    Arc::new(Client { kind, calls: TaskTracker::new() })
+    Arc::new(Client::of(kind))
 }
 
 impl Client {

@@ -192,6 +192,12 @@ impl<T> State<T> {
         seen.revision
     }
 
+    /// True where the copy is one of this bucket, or of none yet.
+    pub(super) fn is_of(&self, created: &str) -> bool {
+        let seen = self.lock_seen();
+        seen.created.is_empty() || seen.created == created
+    }
+
     /// The revision up to which the copy of this bucket is complete; zero for another bucket than
     /// the one known, of which nothing holds any more.
     pub(super) fn start_from(&self, created: &str) -> u64 {
@@ -311,6 +317,7 @@ mod tests {
         assert_eq!(advance(7..=7), 7, "8 is missing");
         assert_eq!(advance(8..=8), 9);
         assert_eq!(advance(12..=12), 9);
+        assert!(copy.state.is_of("bucket") && !copy.state.is_of("made anew"));
         assert_eq!(copy.state.start_from("made anew"), 0);
         assert_eq!(advance(1..=11), 11, "nothing holds of another bucket");
     }

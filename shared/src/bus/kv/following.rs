@@ -64,14 +64,19 @@ async fn compare<T: DeserializeOwned>(bus: &Bus, bucket: Bucket, state: &State<T
 async fn catch_up<T: DeserializeOwned>(bus: &Bus, bucket: Bucket, state: &State<T>) -> anyhow::Result<()> {
     // As of before the question: a connection lost meanwhile leaves the answer in doubt.
     let losses = *bus.losses().borrow();
-    let (created, last) = last_revision(bus, bucket).await?;
-    let mut seen = state.start_from(&created);
-    if last > seen {
-        let missing = seen + 1..=last;
-        read(&bus.0.client, subject::API_PREFIX, bucket, missing.clone(), state).await?;
-        seen = state.advance(missing);
+    let mut is_another = true;
+    while is_another {
+        let (created, last) = last_revision(bus, bucket).await?;
+        // What was heard of another bucket before this answer came is forgotten with the old one: asked for again.
+        is_another = !state.is_of(&created);
+        let mut seen = state.start_from(&created);
+        if last > seen {
+            let missing = seen + 1..=last;
+            read(&bus.0.client, subject::API_PREFIX, bucket, missing.clone(), state).await?;
+            seen = state.advance(missing);
+        }
+        tell(bucket, seen);
     }
-    tell(bucket, seen);
     state.mark_complete(losses);
     Ok(())
 }
