@@ -125,8 +125,8 @@ async fn one<P: Dispatch>(shift: &Shift<P>, place: Place, delivered: Delivered, 
             let (envelope, Ended { frame, event }) = *ended;
             // It may leave after us, with others: until then the place is taken, and the process stays.
             let ours = (delivered.slot, Box::new((place, shift.tasks.token())) as Held);
-            let bus = shift.parts.bus();
-            bus.answer_and_release(&envelope.reply, frame, &event, Some(hold.lost_at()), ours).await;
+            let (bus, in_hand) = (shift.parts.bus(), shift.load.in_hand());
+            bus.answer_and_release(&envelope.reply, (frame, &event), hold.lost_at(), in_hand, ours).await;
         }
         Some(Left::Refused(refusal)) => {
             tracing::warn!(reason = refusal.reason(), "a queued message was refused");

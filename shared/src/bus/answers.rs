@@ -52,6 +52,10 @@ pub(super) struct Answers(Mutex<State>);
 struct State {
     left_at: Option<Instant>,
     gathered: Vec<Gathered>,
+    /// Queued calls among those who wait.
+    queued: usize,
+    /// Somebody looks at the clock for those who wait.
+    is_timed: bool,
     paces: HashMap<OrganizationId, Pace>,
 }
 
@@ -112,6 +116,8 @@ struct Answer<'a> {
     until: Option<Instant>,
     frame: Bytes,
     event: &'a [u8],
+    /// Queued calls that this process has: this one, those that run and those whose answers wait.
+    in_hand: Option<usize>,
 }
 
 /// What is to be done about an answer that was added.
@@ -119,9 +125,9 @@ struct Answer<'a> {
 enum Next {
     /// They leave, it among them.
     Leave(Vec<Gathered>),
-    /// It is the first that waits: whatever waits leaves then.
+    /// It waits until then, and nobody looks at the clock yet.
     LeaveAt(Instant),
-    /// It waits for others to leave.
+    /// It waits.
     Wait,
 }
 
@@ -131,12 +137,46 @@ impl Bus {
     /// Returns once both have left. A process that stood still until after `until` sends neither: the call
     /// may be another's by then. Not to be dropped before it is done: others' answers may leave with it.
     pub async fn answer(&self, reply: &str, frame: Bytes, event: &Event, until: Option<Instant>) -> Result<(), Fault> {
+        self.answer_as(reply, frame, event, until, None).await
+    }
+
+    /// The same for a queued command, whose slot is released once both have left; `held` is dropped then. It may return
+    /// before that, so `held` is also what keeps the process. `in_hand` is how many queued commands the process has, this
+    /// one included: once the answers of all of them wait, no other is waited for.
+    pub async fn answer_and_release(
+        &self,
+        reply: &str,
+        (frame, event): (Bytes, &Event),
+        until: Instant,
+        in_hand: usize,
+        (slot, held): (Slot, Held),
+    ) {
+        let (until, in_hand, organization) = (Some(until), Some(in_hand), event.organization);
+        let is_short = frame.len() <= LONG;
+        let (line, written) = (inbox_and_line(reply).filter(|_| is_short), serde_json::to_vec(event));
+        if let (Some((inbox, line)), Ok(written)) = (line, written) {
+            let answer = Answer { organization, inbox, line, until, frame, event: &written, in_hand };
+            self.gather(answer, End::Release(slot, held)).await;
+        } else {
+            let left = Box::pin(self.answer_as(reply, frame, event, until, in_hand)).await;
+            End::Release(slot, held).come(&left).await;
+        }
+    }
+
+    async fn answer_as(
+        &self,
+        reply: &str,
+        frame: Bytes,
+        event: &Event,
+        until: Option<Instant>,
+        in_hand: Option<usize>,
+    ) -> Result<(), Fault> {
         let event_bytes = serde_json::to_vec(event).map_err(Fault::internal)?;
         let (told, frame) =
             if frame.len() > LONG { (Box::pin(self.reply(reply, frame)).await, Bytes::new()) } else { (Ok(()), frame) };
         let organization = event.organization;
         let left = if let Some((inbox, line)) = inbox_and_line(reply) {
-            let answer = Answer { organization, inbox, line, until, frame, event: &event_bytes };
+            let answer = Answer { organization, inbox, line, until, frame, event: &event_bytes, in_hand };
             let (sender, left) = oneshot::channel();
             self.gather(answer, End::Tell(sender)).await;
             left.await.unwrap_or_else(|_| Err(Fault::internal("an answer never left")))
@@ -148,40 +188,25 @@ impl Bus {
         told.and(left)
     }
 
-    /// The same for a queued command, whose slot is released once both have left; `held` is dropped then. It may return
-    /// before that, so `held` is also what keeps the process.
-    pub async fn answer_and_release(
-        &self,
-        reply: &str,
-        frame: Bytes,
-        event: &Event,
-        until: Option<Instant>,
-        (slot, held): (Slot, Held),
-    ) {
-        let is_short = frame.len() <= LONG;
-        let (line, written) = (inbox_and_line(reply).filter(|_| is_short), serde_json::to_vec(event));
-        if let (Some((inbox, line)), Ok(written)) = (line, written) {
-            let answer = Answer { organization: event.organization, inbox, line, until, frame, event: &written };
-            self.gather(answer, End::Release(slot, held)).await;
-        } else {
-            let left = Box::pin(self.answer(reply, frame, event, until)).await;
-            End::Release(slot, held).come(&left).await;
-        }
-    }
-
     async fn gather(&self, answer: Answer<'_>, end: End) {
         match self.0.answers.add(answer, end, Instant::now()) {
             // Boxed: one of many leaves with all, and the future of each would be as large.
             Next::Leave(gathered) => Box::pin(self.leave(gathered)).await,
-            Next::LeaveAt(at) => {
-                let bus = self.clone();
-                tokio::spawn(async move {
-                    tokio::time::sleep_until(at.into()).await;
-                    let gathered = bus.0.answers.state().take(Instant::now());
-                    bus.leave(gathered).await;
-                });
-            }
+            Next::LeaveAt(at) => drop(tokio::spawn(self.clone().let_leave(at))),
             Next::Wait => {}
+        }
+    }
+
+    /// Lets those leave whose time comes, until none waits.
+    async fn let_leave(self, mut at: Instant) {
+        loop {
+            tokio::time::sleep_until(at.into()).await;
+            let (gathered, then) = self.0.answers.state().due(Instant::now());
+            self.leave(gathered).await;
+            match then {
+                Some(then) => at = then,
+                None => return,
+            }
         }
     }
 
@@ -231,17 +256,18 @@ impl Answers {
 
     fn add(&self, answer: Answer<'_>, end: End, now: Instant) -> Next {
         let mut state = self.state();
-        let is_first = state.gathered.is_empty();
         let others_are_likely = state.came(answer.organization, now) * LIKELY <= PATIENCE;
+        state.queued += usize::from(answer.in_hand.is_some());
+        let all_wait = answer.in_hand.is_some_and(|in_hand| in_hand <= state.queued);
         let gathered = state.gathered_for(&answer);
         gathered.add(answer, end);
-        let due = state.left_at.map_or(now, |left_at| left_at + PATIENCE);
-        if state.has_full() || due <= now || !others_are_likely {
+        let due = state.leave_at().unwrap_or(now);
+        if state.has_full() || due <= now || !others_are_likely || all_wait {
             Next::Leave(state.take(now))
-        } else if is_first {
-            Next::LeaveAt(due)
-        } else {
+        } else if mem::replace(&mut state.is_timed, true) {
             Next::Wait
+        } else {
+            Next::LeaveAt(due)
         }
     }
 }
@@ -271,10 +297,27 @@ impl State {
         self.gathered.iter().any(|gathered| gathered.ends.len() >= MOST || gathered.bytes >= MOST_BYTES)
     }
 
+    /// When those who wait leave.
+    fn leave_at(&self) -> Option<Instant> {
+        self.left_at.map(|left_at| left_at + PATIENCE)
+    }
+
+    /// Those whose time has come, or when that is; neither where none waits, and nobody looks at the clock any more.
+    fn due(&mut self, now: Instant) -> (Vec<Gathered>, Option<Instant>) {
+        match self.leave_at().filter(|_| !self.gathered.is_empty()) {
+            Some(at) if at > now => (Vec::new(), Some(at)),
+            _ => {
+                self.is_timed = false;
+                (self.take(now), None)
+            }
+        }
+    }
+
     fn take(&mut self, now: Instant) -> Vec<Gathered> {
         if !self.gathered.is_empty() {
             self.left_at = Some(now);
         }
+        self.queued = 0;
         mem::take(&mut self.gathered)
     }
 }

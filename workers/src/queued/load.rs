@@ -42,6 +42,11 @@ impl Load {
         self.0.capacity.saturating_sub(self.0.turns.available_permits())
     }
 
+    /// Calls delivered and not ended.
+    pub(super) fn in_hand(&self) -> usize {
+        *self.0.in_hand.borrow()
+    }
+
     /// A delivery came.
     pub(super) fn enter(&self) -> Place {
         let capacity = self.0.capacity;
@@ -109,7 +114,7 @@ impl Load {
 
     #[expect(clippy::cast_precision_loss, reason = "a worker never holds 2^52 calls")]
     fn report(&self) {
-        self.0.running.set(*self.0.in_hand.borrow() as f64);
+        self.0.running.set(self.in_hand() as f64);
     }
 
     /// A call waited so long until its turn.

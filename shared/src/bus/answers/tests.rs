@@ -4,7 +4,7 @@ const INBOX: &str = "_INBOX_gateway.a";
 
 fn answer<'a>(organization: OrganizationId, inbox: &'a str, line: &'a str) -> Answer<'a> {
     let frame = Bytes::copy_from_slice(line.as_bytes());
-    Answer { organization, inbox, line, until: None, frame, event: b"{}" }
+    Answer { organization, inbox, line, until: None, frame, event: b"{}", in_hand: None }
 }
 
 fn end() -> End {
@@ -63,6 +63,39 @@ fn an_answer_waits_no_longer_than_its_time() {
     assert!(matches!(next, Next::Leave(_)), "{next:?}");
     assert!(answers.state().take(now).is_empty());
     assert_eq!(answers.state().left_at, Some(now + PATIENCE), "nothing left then");
+}
+
+#[test]
+fn nobody_waits_once_every_call_in_hand_has_its_answer() {
+    let (one, other, now) = (OrganizationId::new(), OrganizationId::new(), Instant::now());
+    let answers = busy(&[one, other], now);
+    let add = |organization, in_hand| answers.add(Answer { in_hand, ..answer(organization, INBOX, "1") }, end(), now);
+    assert!(matches!(add(one, Some(3)), Next::LeaveAt(_)));
+    assert!(matches!(add(one, None), Next::Wait), "what is not queued is no call in hand");
+    assert!(matches!(add(other, Some(4)), Next::Wait), "another was delivered meanwhile");
+    assert!(matches!(add(other, Some(4)), Next::Wait));
+    let next = add(one, Some(4));
+    assert!(matches!(&next, Next::Leave(gathered) if gathered.len() == 2), "{next:?}");
+    assert!(matches!(add(one, Some(2)), Next::Wait), "those that have left are not counted again");
+}
+
+#[test]
+fn one_looks_at_the_clock_and_takes_nobody_before_their_time() {
+    let (organization, start) = (OrganizationId::new(), Instant::now());
+    let answers = busy(&[organization], start);
+    let add = |in_hand, at| answers.add(Answer { in_hand, ..answer(organization, INBOX, "1") }, end(), at);
+    assert!(matches!(add(Some(2), start), Next::LeaveAt(at) if at == start + PATIENCE));
+    let early = start + PATIENCE / 2;
+    assert!(matches!(add(Some(2), early), Next::Leave(_)));
+    assert!(matches!(add(Some(9), early), Next::Wait), "somebody looks at the clock");
+    let (gathered, then) = answers.state().due(start + PATIENCE);
+    assert!(gathered.is_empty(), "{gathered:?}");
+    assert_eq!(then, Some(early + PATIENCE));
+    let (gathered, then) = answers.state().due(early + PATIENCE);
+    assert_eq!((gathered.len(), then), (1, None));
+    assert!(matches!(add(Some(9), early + PATIENCE), Next::LeaveAt(_)), "nobody does any more");
+    answers.state().take(early + PATIENCE);
+    assert_eq!(answers.state().due(early + PATIENCE).1, None, "nor where all have left meanwhile");
 }
 
 #[test]
