@@ -45,8 +45,9 @@ struct Pending {
     is_attended: bool,
 }
 
-/// Where a command comes so long after another, no third is likely at the same moment.
-const SLOW: Duration = Duration::from_millis(1);
+/// Where a command comes so long after another, no third is likely at the same moment. Less than one caller alone takes
+/// from one command to the next.
+const SLOW: Duration = Duration::from_micros(300);
 
 /// A command that was put. Dropped before it was sent, it is not sent any more: nobody waits for its end.
 #[derive(Debug)]
