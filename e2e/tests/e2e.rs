@@ -135,7 +135,7 @@ fn main() -> ExitCode {
             of_many_who_replace_the_same_generation_one_wins,
             a_name_is_unique_within_its_scope_on_replacing_too,
             bad_bodies_of_a_replacement_are_refused_by_field_and_change_nothing,
-            a_replaced_configuration_is_obeyed_at_once_and_its_older_client_closed,
+            a_replaced_configuration_is_obeyed_and_its_older_client_closed,
             a_secret_is_kept_unless_it_is_given_again_and_then_replaced_in_place,
             a_secret_does_not_follow_its_configuration_to_another_server,
             a_header_of_the_servers_own_carries_the_secret_to_it_and_nowhere_else,

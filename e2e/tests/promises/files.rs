@@ -187,11 +187,11 @@ pub(crate) async fn a_frozen_session_worker_leaves_no_part_behind_its_session(sy
     );
     let id: uuid::Uuid = workspace.id().parse().expect("a uuid");
     assert_eq!(ended.bind(id).execute(&database).await.expect("it runs").rows_affected(), 1);
-    let waits = until("whoever removes the workspace waits for whoever writes", async || {
+    until("whoever removes the workspace waits for whoever writes", async || {
         assert!(is_held().await, "whoever writes let go of its row: {}", last_lines(&system, &other));
         sqlx::query_scalar::<_, i64>(WAITS).fetch_one(&database).await.expect("a count") > 0
-    });
-    waits.await;
+    })
+    .await;
     every_part_has_its_row(&system, workspace.organization).await;
     for worker in WORKERS {
         stack.thaw(worker).expect("it is frozen");

@@ -1,11 +1,10 @@
 //! What processes tell of themselves, and how far each of them knows the shared state.
 
-use std::time::Duration;
-
 use serde_json::Value;
 use shared::bus::kv::Bucket;
 
-use super::{PATIENCE, System};
+use super::System;
+use crate::promises::accidents::until;
 
 impl System {
     /// The metrics of a worker, by the name of its log; `None` where it has just ended.
@@ -46,17 +45,12 @@ impl System {
         let latest = self.revision(Bucket::Configs).await;
         let line = format!("switchboard_state_revision{{bucket=\"{}\"}} ", Bucket::Configs.name());
         for worker in self.workers("tool").await {
-            let known = async {
-                while let Some(metrics) = self.metrics(&worker).await {
-                    let known = metrics.lines().find_map(|found| found.strip_prefix(&line));
-                    if known.is_some_and(|known| known.parse::<u64>().expect("a revision") >= latest) {
-                        return;
-                    }
-                    tokio::time::sleep(Duration::from_millis(5)).await;
-                }
-            };
-            let waited = tokio::time::timeout(PATIENCE, known).await;
-            waited.unwrap_or_else(|_| panic!("{worker} never heard of revision {latest}"));
+            until(&format!("{worker} knows revision {latest}"), async || {
+                let Some(metrics) = self.metrics(&worker).await else { return true };
+                let known = metrics.lines().find_map(|found| found.strip_prefix(&line));
+                known.is_some_and(|known| known.parse::<u64>().expect("a revision") >= latest)
+            })
+            .await;
         }
     }
 

@@ -152,9 +152,10 @@ impl Bus {
         (slot, held): (Slot, Held),
     ) {
         let (until, in_hand, organization) = (Some(until), Some(in_hand), event.organization);
-        let is_short = frame.len() <= LONG;
-        let (line, written) = (inbox_and_line(reply).filter(|_| is_short), serde_json::to_vec(event));
-        if let (Some((inbox, line)), Ok(written)) = (line, written) {
+        let line = inbox_and_line(reply).filter(|_| frame.len() <= LONG);
+        if let Some((inbox, line)) = line
+            && let Ok(written) = serde_json::to_vec(event)
+        {
             let answer = Answer { organization, inbox, line, until, frame, event: &written, in_hand };
             self.gather(answer, End::Release(slot, held)).await;
         } else {
